@@ -1,0 +1,120 @@
+"""Make the book: execute the notebooks in place, export the package, clean, write README.md.
+
+    python tests/book.py                      # everything
+    python tests/book.py nbs/10_rule.ipynb    # only these notebooks are executed; the rest of the work is the same
+
+Cells that nbdev's tests would skip (`#| eval: false`, or flagged as in `tst_flags`) keep the outputs they have.
+Each notebook starts in a fresh process, so that no chapter leans on what another one imported.
+"""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ONE = '--one'  # how this script calls itself for one notebook
+
+
+def notebooks():
+    "All chapters, in reading order"
+    return sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if not any(s.startswith(('.', '_')) for s in p.relative_to(ROOT).parts))
+
+
+def quiet(bundle):
+    "Drop what differs from run to run: object addresses, and progress bars written to stderr"
+    for out in bundle:
+        if 'text/plain' in out.get('data', {}):
+            out['data']['text/plain'] = [re.sub(r' at 0x[0-9a-f]+', '', ''.join(out['data']['text/plain']))]
+    return [out for out in bundle if out.get('name') != 'stderr']
+
+
+def execute(path):
+    "Run one notebook in place, skipping the cells that nbdev's tests skip, and keep the outputs"
+    from execnb.nbio import write_nb
+    from execnb.shell import CaptureShell
+    from fastcore.xtras import working_directory
+    from nbdev.config import get_config
+    from nbdev.process import NBProcessor
+
+    skip = set(get_config(path=ROOT).tst_flags.split())
+    if has_gpu():
+        skip -= {'cuda'}
+    nb = NBProcessor(path, rm_directives=False).nb
+
+    def skipped(cell):
+        flags = cell.directives_ if cell.cell_type == 'code' else {}
+        return 'nbdev_export(' in cell.source or flags.get('eval:', [''])[0].lower() == 'false' or bool(skip & flags.keys())
+
+    shell = CaptureShell(path, mpl_format='png')
+    with working_directory(path.parent):
+        try:
+            shell.run_all(nb, exc_stop=True, preproc=skipped)
+        except Exception:
+            sys.exit(shell.prettytb(fname=path))
+    for cell in nb.cells:
+        cell.pop('directives_', None)
+        if cell.cell_type == 'code' and not skipped_source(cell.source, skip):
+            cell.outputs = quiet(cell.outputs)
+    write_nb(nb, path)
+
+
+def skipped_source(source, skip):
+    "Is this the source of a cell that is not run?"
+    flags = re.findall(r'^#\|\s*(\S+)', source, re.M)
+    return bool(skip & set(flags)) or bool(re.search(r'^#\|\s*eval:\s*false', source, re.M | re.I))
+
+
+def has_gpu():
+    "Is there a CUDA device that CuPy can use?"
+    try:
+        import cupy
+        return bool(cupy.cuda.is_available())
+    except Exception:  # an absent or broken CuPy only means: no GPU cells
+        return False
+
+
+def readme():
+    "README.md is nbs/index.ipynb: its prose, its code, its stored outputs"
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    nb = nbformat.read(ROOT / 'nbs' / 'index.ipynb', as_version=4)
+    keep = [c for c in nb.cells if not re.search(r'^#\|\s*(hide|default_exp)\b', c.source, re.M)]
+    for cell in keep:
+        cell.source = '\n'.join(line for line in cell.source.splitlines() if not line.startswith('#|'))
+    nb.cells = [c for c in keep if c.source.strip()]
+    nb.metadata['language_info'] = {'name': 'python'}
+    text, extra = MarkdownExporter().from_notebook_node(nb, resources=dict(output_files_dir='nbs/images/readme'))
+    for name, data in extra['outputs'].items():
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_bytes(data)
+    text = re.sub(r'\]\((?!https?:|#|nbs/)([\w/]+\.ipynb)', r'](nbs/\1', text)  # chapters are linked from nbs/
+    return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+
+
+def tidy():
+    "Export the modules and clean the notebooks, as nbdev does"
+    tools = Path(sys.executable).parent
+    for tool in ('nbdev_export', 'nbdev_clean'):
+        subprocess.run([tools / tool], cwd=ROOT, check=True)
+
+
+def main(args):
+    if args[:1] == [ONE]:
+        sys.path.insert(0, str(ROOT))
+        return execute(Path(args[1]))
+    tidy()  # the chapters import what the chapters export
+    env = dict(os.environ, PYTHONHASHSEED='0', MPLBACKEND='agg', PYTHONWARNINGS='ignore::DeprecationWarning')
+    for path in [Path(a).resolve() for a in args] or notebooks():
+        print(path.relative_to(ROOT), flush=True)
+        done = subprocess.run([sys.executable, __file__, ONE, str(path)], env=env)
+        if done.returncode:
+            sys.exit(done.returncode)
+    tidy()
+    if (ROOT / 'nbs' / 'index.ipynb').exists():
+        (ROOT / 'README.md').write_text(readme(), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
