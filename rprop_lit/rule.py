@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['update_one', 'State', 'namespace', 'init', 'signed', 'update']
 
-# %% ../nbs/10_rule.ipynb #6460e2ac
+# %% ../nbs/10_rule.ipynb #7376e1de
 import math
 import sys
 from typing import Any, NamedTuple
 
-# %% ../nbs/10_rule.ipynb #414ceadd
-def update_one(g, sign, step, forget, undo, eta_minus, eta_plus, lo, hi):
+import numpy as np
+
+# %% ../nbs/10_rule.ipynb #72984b25
+def update_one(g: float, sign: int, step: float, forget: bool, undo: bool,
+               eta_minus: float, eta_plus: float, lo: float, hi: float) -> tuple[float, int, float]:
     """One Rprop step of one weight: the definition of the rule (Riedmiller and Braun 1993; Igel and Hüsken 2003).
 
     Parameters
@@ -65,12 +68,17 @@ class State(NamedTuple):
     step: Any
     loss: Any = math.inf
 
-# %% ../nbs/10_rule.ipynb #172ee81b
+# %% ../nbs/10_rule.ipynb #acebbd13
 def namespace(x: Any) -> Any:
     "The library that the array `x` belongs to: NumPy, CuPy, torch, or any that follows the Python array API standard"
     if hasattr(x, '__array_namespace__'):
         return x.__array_namespace__()
-    return sys.modules[type(x).__module__.partition('.')[0]]
+    torch = sys.modules.get('torch')
+    if torch is not None and isinstance(x, torch.Tensor):
+        return torch
+    if isinstance(x, np.generic):
+        return np
+    raise TypeError(f'a {type(x).__name__} is not an array: convert it, for example with numpy.asarray')
 
 # %% ../nbs/10_rule.ipynb #735afcf4
 def init(w: Any, lr: Any) -> State:
