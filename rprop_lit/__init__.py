@@ -1,1 +1,8 @@
+"""Rprop, the book that runs: resilient backpropagation, exact to the bit, on NumPy and CuPy arrays and torch tensors."""
 __version__ = "0.1.0"
+
+from .optim import Parameter, Rprop
+from .rule import State, init
+from .variants import VARIANTS, update
+
+__all__ = ['Rprop', 'Parameter', 'VARIANTS', 'State', 'init', 'update']

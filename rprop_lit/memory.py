@@ -6,7 +6,7 @@
 __all__ = ['begin', 'reals', 'joined', 'written', 'on_host', 'fitting', 'read', 'digest', 'write_arrays', 'read_arrays', 'packed',
            'unpacked', 'to_torch']
 
-# %% ../nbs/35_memory.ipynb #a9a649ba
+# %% ../nbs/35_memory.ipynb #c86df1e8
 import hashlib
 import io
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .rule import init, is_tensor, namespace, signed
+from .rule import init, is_tensor, namespace, sign_of, signed
 
 # %% ../nbs/35_memory.ipynb #c4fae356
 def begin(w: Any, lr: Any) -> dict:
@@ -66,7 +66,7 @@ def fitting(value: Any, w: Any, label: str) -> Any:
         raise ValueError(f'the state of {label} has shape {value.shape} and type {value.dtype}, its weights have shape {tuple(w.shape)}')
     return namespace(w).asarray(value)
 
-# %% ../nbs/35_memory.ipynb #c6209fca
+# %% ../nbs/35_memory.ipynb #75088363
 def read(saved: Any, w: Any, label: str) -> dict:
     """A memory from its part of a state dict.
 
@@ -92,8 +92,7 @@ def read(saved: Any, w: Any, label: str) -> dict:
         raise ValueError(f"the step sizes of {label} are {size.dtype} and would lose bits as {memory['step_size'].dtype}")
     if not bool(((size >= 0) & (size < math.inf)).all()):
         raise ValueError(f'the step sizes of {label} must be finite and at least 0')
-    memory['sign'] += (prev > 0)
-    memory['sign'] -= (prev < 0)
+    memory['sign'][...] = sign_of(prev, memory['sign'])
     memory['step_size'][...], memory['step'] = size, int(saved['step'])
     return memory
 

@@ -29,17 +29,23 @@ def quiet(bundle):
     return [out for out in bundle if out.get('name') != 'stderr']
 
 
+def flags():
+    "Cells with these flags are not run: nbdev's `tst_flags`, without `cuda` where there is a GPU"
+    from configparser import ConfigParser
+
+    ini = ConfigParser(delimiters=['='])
+    ini.read(ROOT / 'settings.ini', encoding='utf-8')
+    return set(ini['DEFAULT']['tst_flags'].split()) - ({'cuda'} if has_gpu() else set())
+
+
 def execute(path):
     "Run one notebook in place, skipping the cells that nbdev's tests skip, and keep the outputs"
     from execnb.nbio import write_nb
     from execnb.shell import CaptureShell
     from fastcore.xtras import working_directory
-    from nbdev.config import get_config
     from nbdev.process import NBProcessor
 
-    skip = set(get_config(path=ROOT).tst_flags.split())
-    if has_gpu():
-        skip -= {'cuda'}
+    skip = flags()
     nb = NBProcessor(path, rm_directives=False).nb
 
     def skipped(cell):
@@ -47,7 +53,7 @@ def execute(path):
         return 'nbdev_export(' in cell.source or flags.get('eval:', [''])[0].lower() == 'false' or bool(skip & flags.keys())
 
     shell = CaptureShell(path, mpl_format='png')
-    with working_directory(path.parent):
+    with working_directory(os.environ.get('RPROP_LIT_CWD', path.parent)):
         try:
             shell.run_all(nb, exc_stop=True, preproc=skipped)
         except Exception:
@@ -75,7 +81,7 @@ def has_gpu():
 
 
 def readme():
-    "README.md is nbs/index.ipynb: its prose, its code, its stored outputs"
+    "README.md is nbs/index.ipynb, its prose, its code, its stored outputs: the text, and the pictures by name"
     import nbformat
     from nbconvert import MarkdownExporter
 
@@ -86,11 +92,8 @@ def readme():
     nb.cells = [c for c in keep if c.source.strip()]
     nb.metadata['language_info'] = {'name': 'python'}
     text, extra = MarkdownExporter().from_notebook_node(nb, resources=dict(output_files_dir='nbs/images/readme'))
-    for name, data in extra['outputs'].items():
-        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / name).write_bytes(data)
     text = re.sub(r'\]\((?!https?:|#|nbs/)([\w/]+\.ipynb)', r'](nbs/\1', text)  # chapters are linked from nbs/
-    return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+    return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', extra['outputs']
 
 
 def tidy():
@@ -113,7 +116,11 @@ def main(args):
             sys.exit(done.returncode)
     tidy()
     if (ROOT / 'nbs' / 'index.ipynb').exists():
-        (ROOT / 'README.md').write_text(readme(), encoding='utf-8')
+        text, pictures = readme()
+        (ROOT / 'README.md').write_text(text, encoding='utf-8')
+        for name, data in pictures.items():
+            (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / name).write_bytes(data)
 
 
 if __name__ == '__main__':

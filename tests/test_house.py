@@ -1,0 +1,86 @@
+"""The order of the house: what importing brings along, which floor may lean on which, how long a module may be."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rprop_lit
+
+HERE = Path(rprop_lit.__file__).parent
+FLOORS = ['problems', 'rule', 'variants', 'arrays', 'memory', 'optim', 'bounds', 'solver', 'nn', 'conformance', 'scale', '__main__']
+MODULES = sorted(p for p in HERE.glob('*.py') if p.stem not in ('__init__', '_modidx'))
+HEAVY = ['matplotlib', 'torch', 'cupy', 'scipy', 'numba', 'dask', 'fastcore', 'nbdev', 'tqdm', 'IPython']
+
+
+def python(code):
+    "What a fresh interpreter prints"
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize('name', ['rprop_lit', 'rprop_lit.nn', 'rprop_lit.optim', 'rprop_lit.arrays', 'rprop_lit.conformance'])
+def test_import_brings_numpy_alone(name):
+    found = python(f'import sys, {name}; print(*[m for m in {HEAVY} if m in sys.modules], "numpy" in sys.modules)')
+    assert found == ['True']
+
+
+def test_import_is_quick():
+    # a wide margin: this guards against a heavy import, it is no benchmark
+    code = 'import numpy, time; t = time.perf_counter(); import rprop_lit; print(time.perf_counter() - t)'
+    assert min(float(python(code)[0]) for _ in range(3)) < 0.15
+
+
+def imported(path):
+    "Modules of the package that a module imports"
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('rprop_lit')):
+            module = (node.module or '').removeprefix('rprop_lit').strip('.')
+            names |= {module} if module else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            names |= {a.name.removeprefix('rprop_lit.') for a in node.names if a.name.startswith('rprop_lit.')}
+    return names
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_a_module_leans_only_on_floors_below(path):
+    allowed = FLOORS[:FLOORS.index(path.stem)] if path.stem in FLOORS else ['problems']
+    extra = {'pictures'} if path.stem == '__main__' else set()
+    assert imported(path) <= set(allowed) | extra
+
+
+def code_lines(path):
+    "Lines of code, docstrings, comments and blanks not counted"
+    text = path.read_text(encoding='utf-8')
+    doc = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, 'body', None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+            doc |= set(range(body[0].lineno, body[0].end_lineno + 1))
+    return sum(bool(line.strip()) and not line.strip().startswith('#') and i not in doc for i, line in enumerate(text.splitlines(), 1))
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_no_module_is_too_long_to_hold_in_the_head(path):
+    assert 0 < code_lines(path) <= 180
+
+
+def test_few_public_names():
+    assert len(rprop_lit.__all__) <= 15 and all(hasattr(rprop_lit, name) for name in rprop_lit.__all__)
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_every_definition_says_what_it_is(path):
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    silent = [n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')
+              and n.col_offset == 0 and not ast.get_docstring(n)]
+    assert not silent
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_public_functions_have_type_hints(path):
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    bare = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith('_')
+            and (n.returns is None or any(a.annotation is None for a in n.args.args))]
+    assert not bare
