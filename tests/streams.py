@@ -1,0 +1,33 @@
+"""Streams of gradients and errors that the tests share: flips, steps after flips, zeros, NaN, infinities, all sizes."""
+import math
+
+import numpy as np
+
+ETAS = [(0.5, 1.2), (0.3, 1.7), (0.5, 3.0)]
+VARIANTS = ['rprop+', 'rprop-', 'irprop-', 'irprop+']
+
+
+def gradients(shape, length, dtype, seed=0):
+    "A stream of gradients, about a fifth of them flips, with zeros, -0.0, NaN and infinities"
+    random = np.random.default_rng(seed)
+    now = np.sign(random.standard_normal(shape))
+    for _ in range(length):
+        now = np.where(random.random(shape) < 0.2, -now, now)
+        g = now * 10.0 ** random.uniform(-30, 30, shape)
+        odd = random.random(shape)
+        g = np.select([odd < .05, odd < .1, odd < .12, odd < .14], [0.0, -0.0, np.nan, now * np.inf], g)
+        with np.errstate(over='ignore', under='ignore'):
+            yield np.asarray(g.astype(dtype))
+
+
+def errors(length, seed=1):
+    "A stream of errors that rises and falls, and is sometimes not finite, but not at first"
+    random = np.random.default_rng(seed)
+    yield 5.0
+    for _ in range(length - 1):
+        yield math.nan if random.random() < .03 else float(random.normal())
+
+
+def bits(a):
+    "The bits of an array, for a comparison in which -0.0 is not 0.0"
+    return np.ascontiguousarray(a).tobytes()

@@ -1,0 +1,218 @@
+"""The rule on whole arrays is the scalar rule on each element, exactly: variant x type x shape x factors."""
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import array_api_strict
+import numpy as np
+import pytest
+from streams import ETAS, VARIANTS, bits, errors, gradients
+
+import rprop_lit
+from rprop_lit import rule
+from rprop_lit.rule import State, init, namespace, sign_of, update_one
+from rprop_lit.variants import answer, capped, check, knobs, retreat, update
+
+LIMITS = (1e-6, 50.0)
+
+
+def one_by_one(g, state, variant, etas, loss):
+    "A step of a named variant in which every element is moved by `update_one`, or sent back, on its own"
+    cast = state.step.dtype.type
+    forget, undo = knobs(variant)
+    lost = undo == 'if worse' and not math.isfinite(loss)
+    undo_now = undo == 'always' or (undo == 'if worse' and loss > state.loss)
+    moves, signs, steps = np.empty_like(state.step), np.empty_like(state.sign), np.empty_like(state.step)
+    for i in np.ndindex(g.shape):
+        sign, step = int(state.sign[i]), state.step[i]
+        if lost:
+            moves[i], signs[i], steps[i] = (sign * step if sign else -0.0), 0, min(max(step * cast(etas[0]), cast(LIMITS[0])), cast(LIMITS[1]))
+        else:
+            moves[i], signs[i], steps[i] = update_one(g[i], sign, step, forget, undo_now, *map(cast, (*etas, *LIMITS)))
+    return moves, State(signs, steps, loss if undo == 'if worse' and not lost else state.loss)
+
+
+@pytest.mark.parametrize('etas', ETAS, ids=str)
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('shape', [(17,), (), (3, 4), (0,)], ids=str)
+def test_arrays_are_scalars_side_by_side(variant, dtype, etas, shape):
+    mine = theirs = init(np.zeros(shape, dtype), 0.1)
+    length = 120
+    for g, loss in zip(gradients(shape, length, dtype), errors(length)):
+        dw, mine = update(g, mine, variant=variant, etas=etas, step_sizes=LIMITS, loss=loss)
+        expected, theirs = one_by_one(g, theirs, variant, etas, loss)
+        assert np.asarray(dw).dtype == dtype
+        assert (bits(dw), bits(mine.sign), bits(mine.step), mine.loss) == (bits(expected), bits(theirs.sign), bits(theirs.step), theirs.loss)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_the_strictest_library_agrees(variant, dtype):
+    xp = array_api_strict
+    mine, theirs = init(xp.zeros(31, dtype=getattr(xp, dtype)), 0.1), init(np.zeros(31, dtype), 0.1)
+    for g, loss in zip(gradients((31,), 100, dtype), errors(100)):
+        dw, mine = update(xp.asarray(g), mine, variant=variant, loss=loss)
+        expected, theirs = update(g, theirs, variant=variant, loss=loss)
+        assert namespace(dw) is namespace(xp.zeros(1))
+        assert bits(np.asarray(dw)) == bits(expected) and bits(np.asarray(mine.step)) == bits(theirs.step)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_golden_traces(variant, dtype):
+    traces = json.loads((Path(rprop_lit.__file__).parent / 'data' / 'traces.json').read_text(encoding='utf-8'))['traces']
+    checked = 0
+    for one in traces:
+        if one['dtype'] != dtype:
+            continue
+        number, known = float.fromhex, one['variants'][variant]
+        etas, limits = map(number, one['etas']), tuple(map(number, one['step_sizes']))
+        etas, w = tuple(etas), np.array([number(one['start'])], dtype)
+        state = init(w, number(one['lr']))
+        for k, (g, loss) in enumerate(zip(map(number, one['gradients']), map(number, one['errors']))):
+            dw, state = update(np.array([g], dtype), state, variant=variant, etas=etas, step_sizes=limits, loss=loss)
+            w = w + dw
+            got = (dw.item(), state.sign.item(), state.step.item(), w.item())
+            assert got == (number(known['moves'][k]), known['signs'][k], number(known['steps'][k]), number(known['weights'][k])), (one['name'], k)
+        checked += 1
+    assert checked >= 20
+
+
+def test_the_golden_trace_by_exact_arithmetic():
+    "The moves of the first golden trace, by fractions, without the package: tenths and the factors 1/2 and 6/5 are exact"
+    g, error = [1, 1, -1, -1, -1, 1, 0, 1, 1], [5, 4, 4.5, 4, 3, 2.9, 2.8, 2.7, 2.6]
+    known = {'rprop+': '-.1 -.12 .12 .06 .072 -.072 0 -.036 -.0432', 'rprop-': '-.1 -.12 .06 .072 .0864 -.0432 0 -.0432 -.05184',
+             'irprop-': '-.1 -.12 0 .06 .072 0 0 -.036 -.0432', 'irprop+': '-.1 -.12 .12 .06 .072 0 0 -.036 -.0432'}
+    for variant, moves in known.items():
+        step, sign, last, before, made = Fraction(1, 10), 0, Fraction(0), math.inf, []
+        for s, loss in zip(g, error):
+            flip, dw = s * sign < 0, None
+            step = step * Fraction(6, 5) if s * sign > 0 else step / 2 if flip else step
+            if flip and variant != 'rprop-':
+                dw = -last if variant == 'rprop+' or (variant == 'irprop+' and loss > before) else Fraction(0)
+            dw, sign = (-s * step, s) if dw is None else (dw, 0)
+            last, before = dw, loss
+            made.append(dw)
+        assert made == [Fraction(m) for m in moves.split()]
+        state, rounded = init(np.zeros(1), 0.1), []
+        for s, loss in zip(g, error):
+            dw, state = update(np.array([float(s)]), state, variant=variant, loss=loss)
+            rounded.append(dw.item())
+        assert np.allclose(rounded, [float(m) for m in made], rtol=1e-15, atol=0)  # at most nine roundings of one part in 2**53 each
+
+
+def test_nothing_is_written_to():
+    g, state = np.array([1.0, -1.0]), State(np.array([-1, -1], np.int8), np.array([.1, .2]))
+    kept = [bits(a) for a in (g, *state[:2])]
+    for variant in VARIANTS:
+        update(g, state, variant=variant, loss=1.0)
+    retreat(state, etas=(0.5, 1.2), step_sizes=LIMITS)
+    assert kept == [bits(a) for a in (g, *state[:2])]
+
+
+def test_not_to_move_leaves_even_minus_zero():
+    w = np.array([-0.0, 0.0])
+    for variant in VARIANTS:
+        dw, state = update(np.array([0.0, np.nan]), init(w, 0.1), variant=variant, loss=1.0)
+        assert bits(w + dw) == bits(w)
+    back, _ = retreat(init(w, 0.1), etas=(0.5, 1.2), step_sizes=LIMITS)
+    assert bits(w + back) == bits(w)
+
+
+def test_first_step_outside_the_limits_is_clamped():
+    for lr, size in ((1e9, 50.0), (0.0, 1e-6)):
+        dw, state = update(np.ones(2), init(np.zeros(2), lr), variant='irprop-')
+        assert dw.tolist() == [-size] * 2 and state.step.tolist() == [size] * 2
+
+
+def test_infinite_limit_is_the_largest_number():
+    for dtype in (np.float32, np.float64):
+        state = init(np.zeros(1, dtype), float(np.finfo(dtype).max) / 2)
+        with np.errstate(over='ignore'):
+            for _ in range(5):
+                dw, state = update(np.ones(1, dtype), state, variant='irprop-', step_sizes=(0, math.inf))
+        assert state.step == np.finfo(dtype).max and np.isfinite(dw)
+    assert capped((0, math.inf), np.zeros(1, np.float32)) == (0, float(np.finfo(np.float32).max))
+    lo, hi = capped((0, np.array([1.0, math.inf])), np.zeros(2))
+    assert hi.tolist() == [1.0, np.finfo(float).max]
+
+
+def test_types_of_the_state():
+    for dtype, wide in ((np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64)):
+        state = init(np.zeros(2, dtype), 0.1)
+        assert state.step.dtype == wide and state.sign.dtype == np.int8 and state.loss == math.inf
+    assert init(np.zeros(2), np.array([1.0, 2.0])).step.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('dtype', [int, bool, complex])
+def test_init_refuses_other_types(dtype):
+    with pytest.raises(TypeError, match='pass complex ones as pairs of reals'):
+        init(np.zeros(2, dtype), 0.1)
+
+
+def test_namespace():
+    assert namespace(np.float32(1)) is np and namespace(np.zeros(1)) is np
+    with pytest.raises(TypeError, match='list is not an array'):
+        namespace([1.0])
+
+
+def test_signs():
+    g = np.array([2.0, -3.0, 0.0, -0.0, np.nan, np.inf, -np.inf, 5e-324])
+    assert sign_of(g, np.zeros(1, np.int8)).tolist() == [1, -1, 0, 0, 0, 1, -1, 1]
+
+
+def test_answers():
+    assert answer('RPROP-', None, math.inf) == (False, False, math.inf)
+    assert answer('irprop-', math.nan, 3.0) == (True, False, 3.0)
+    assert answer('rprop+', 9.0, 3.0) == (True, True, 3.0)
+    assert answer('iRprop+', 9.0, 3.0) == (True, True, 9.0)
+    assert answer('irprop+', 3.0, 3.0) == (True, False, 3.0)
+    assert answer('irprop+', math.inf, 3.0) is None
+    with pytest.raises(ValueError, match='pass loss='):
+        answer('irprop+', None, 3.0)
+    with pytest.raises(ValueError, match='loss=nan at the first step'):
+        answer('irprop+', math.nan, math.inf)
+    with pytest.raises(ValueError, match="variant='sgd' is unknown: choose one of rprop-, irprop-, rprop\\+, irprop\\+"):
+        answer('sgd', 1.0, 1.0)
+
+
+@pytest.mark.parametrize('setting, name, says', [
+    (dict(etas=(1.2, 0.5)), 'etas', '0 < eta- < 1 < eta+'), (dict(etas=(0, 1.2)), 'etas', '0 < eta-'), (dict(etas=(0.5, 1)), 'etas', '1 < eta+'),
+    (dict(etas=(0.5, math.inf)), 'etas', '1 < eta+'), (dict(etas=(0.5, math.nan)), 'etas', '1 < eta+'), (dict(etas=0.5), 'etas', 'pair'),
+    (dict(etas=('a', 'b')), 'etas', "'a': need a number"), (dict(etas=(0.5, 1.2, 2)), 'etas', 'pair'), (dict(step_sizes=(1, 0.1)), 'step_sizes', '0 <= smallest <= largest'),
+    (dict(step_sizes=(-1, 1)), 'step_sizes', '0 <= smallest'), (dict(step_sizes=(math.inf, math.inf)), 'step_sizes', 'smallest'),
+    (dict(step_sizes=(math.nan, 1)), 'step_sizes', 'smallest'), (dict(step_sizes=None), 'step_sizes', 'pair'), (dict(lr=-0.1), 'lr', 'at least 0'),
+    (dict(lr=math.inf), 'lr', 'finite'), (dict(lr=math.nan), 'lr', 'finite'), (dict(lr='x'), 'lr', "'x': need a number"), (dict(lr=[0.1, -1]), 'lr', 'at least 0')], ids=str)
+def test_settings_that_cannot_work(setting, name, says):
+    with pytest.raises(ValueError) as caught:
+        check(**{'lr': 0.01, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), **setting})
+    message = str(caught.value)
+    assert message.startswith(f'{name}=') and says in message
+
+
+def test_settings_that_work():
+    check(0.0, (0.5, 1.2), (0, math.inf))
+    check(np.array([0.1, 0.0]), [0.3, 3], (np.zeros(2), [1.0, 2.0]))
+
+
+def test_knobs_of_rule_may_be_arrays():
+    "`undo` as a 0-d array, as a comparison of errors on a device would give it"
+    state = State(np.array([1], np.int8), np.array([0.1]))
+    for undo in (True, False):
+        a, _ = rule.update(np.array([-1.0]), state, forget=True, undo=np.array(undo), etas=(0.5, 1.2), step_sizes=LIMITS)
+        b, _ = rule.update(np.array([-1.0]), state, forget=True, undo=undo, etas=(0.5, 1.2), step_sizes=LIMITS)
+        assert bits(a) == bits(b)
+
+
+def test_per_element_settings():
+    "Arrays of factors and limits: each element goes its own way"
+    etas, limits = (np.array([0.5, 0.3]), np.array([1.2, 1.7])), (np.array([0.0, 0.05]), np.array([1.0, 0.11]))
+    state, alone = init(np.zeros(2), 0.1), [init(np.zeros(1), 0.1), init(np.zeros(1), 0.1)]
+    for g in gradients((2,), 60, np.float64):
+        dw, state = update(g, state, variant='irprop-', etas=etas, step_sizes=limits)
+        for i in range(2):
+            pair = dict(etas=(etas[0][i], etas[1][i]), step_sizes=(limits[0][i], limits[1][i]))
+            one, alone[i] = update(g[i:i + 1], alone[i], variant='irprop-', **pair)
+            assert bits(one) == bits(dw[i:i + 1]) and bits(alone[i].step) == bits(state.step[i:i + 1])
