@@ -85,7 +85,7 @@ def namespace(x: Any) -> Any:
         return np
     raise TypeError(f'a {type(x).__name__} is not an array: convert it, for example with numpy.asarray')
 
-# %% ../nbs/10_rule.ipynb #735afcf4
+# %% ../nbs/10_rule.ipynb #9dd84e05
 def init(w: Any, lr: Any) -> State:
     """The state before the first step.
 
@@ -110,7 +110,8 @@ def init(w: Any, lr: Any) -> State:
     if 'float' not in str(w.dtype):
         raise TypeError(f'w is {w.dtype}: Rprop moves real floating-point weights; pass complex ones as pairs of reals')
     wide = xp.float64 if xp.finfo(w.dtype).bits > 32 else xp.float32
-    return State(xp.zeros_like(w, dtype=xp.int8), xp.zeros_like(w, dtype=wide) + xp.asarray(lr, dtype=wide))
+    steps = xp.zeros_like(w, dtype=wide) + xp.asarray(lr, dtype=wide)
+    return State(xp.zeros_like(w, dtype=xp.int8), xp.asarray(steps))
 
 # %% ../nbs/10_rule.ipynb #a1d538b2
 def signed(sign: Any, x: Any) -> Any:
