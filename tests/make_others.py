@@ -83,8 +83,8 @@ def record(name, python, env):
     seen = json.loads(done.stdout.splitlines()[-1])
     for run in filter(None, (row['run'] for row in seen['runs'])):
         run['weights'] = [text(float.fromhex(w)) for w in run['weights']]
-    return dict(name=name, package=package, version=seen['version'], says=says, python=seen['python'], numpy=seen['numpy'],
-                installed=PLACES[place][1], date=datetime.date.today().isoformat(), runs=seen['runs'])
+    return {'name': name, 'package': package, 'version': seen['version'], 'says': says, 'python': seen['python'], 'numpy': seen['numpy'],
+                'installed': PLACES[place][1], 'date': datetime.date.today().isoformat(), 'runs': seen['runs']}
 
 
 def dump(records):

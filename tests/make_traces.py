@@ -48,7 +48,7 @@ TYPES = {'float32': (np.float32, np.float32), 'float64': (np.float64, np.float64
 TINY = {'float16': 1e-6, 'float32': 1e-30, 'float64': 1e-200}  # squares to 0 in its type
 HUGE = {'float16': 6e4, 'float32': 1e30, 'float64': 1e200}     # squares to inf
 NAN, INF = math.nan, math.inf
-GOLDEN = dict(gradients=[1, 1, -1, -1, -1, 1, 0, 1, 1], errors=[5, 4, 4.5, 4, 3, 2.9, 2.8, 2.7, 2.6])
+GOLDEN = {'gradients': [1, 1, -1, -1, -1, 1, 0, 1, 1], 'errors': [5, 4, 4.5, 4, 3, 2.9, 2.8, 2.7, 2.6]}
 
 
 def falling(n):
@@ -66,52 +66,52 @@ def wander(n, seed, calm=0.6, silent=0.08):
         gradients.append(0.0 if random() < silent else sign * size)
         error += (int(random() * 1024) - 512) / 64
         errors.append(error)
-    return dict(gradients=gradients, errors=errors)
+    return {'gradients': gradients, 'errors': errors}
 
 
 def streams(dtype):
     "Every stream: name, what it shows, and what differs from the usual settings"
     tiny, huge = TINY[dtype], HUGE[dtype]
-    long = dict(gradients=[1, 1, -1, -1, 1, 1, 1, 1], errors=falling(8))
+    long = {'gradients': [1, 1, -1, -1, 1, 1, 1, 1], 'errors': falling(8)}
     yield 'golden', 'a bit of everything: the trace to try first', GOLDEN
-    yield 'agree', 'as long as the sign stays the step grows, but not at the first step', dict(gradients=[1] * 6)
-    yield 'flip', 'a flip halves the step; what the weight does then is what the variants differ in', dict(gradients=[1, 1, 1, -1])
-    yield 'after a flip', 'a variant that forgets does not adapt the step after a flip', dict(gradients=[1, 1, -1, -1, -1])
-    yield 'flip, error rose', 'the error rose: both + variants take the last move back', dict(
-        gradients=[-1, -1, 1, 1, 1], errors=[3, 2, 2.5, 2, 1])
-    yield 'flip, error fell', 'the error fell although the sign flipped: rprop+ takes the move back, irprop+ does not', dict(
-        gradients=[-1, -1, 1, 1, 1], errors=[3, 2, 1.5, 1, 0.5])
-    yield 'flip, error same', 'an error that stays has not risen', dict(gradients=[-1, -1, 1, 1, 1], errors=[3, 2, 2, 1, 0.5])
-    yield 'two flips', 'gradients that alternate: nothing is taken back twice', dict(
-        gradients=[1, 1, -1, 1, -1, 1, 1, -1, 1], errors=[5, 4, 4.5, 5, 5.5, 5, 4, 5, 6])
-    yield 'error rose, no flip', 'a rising error alone changes nothing', dict(gradients=[1, 1, 1, -1, -1], errors=[1, 2, 3, 2, 4])
-    yield 'zero before a flip', 'a zero gradient moves nothing, and the sign before it is forgotten: no flip is seen', dict(
-        gradients=[1, 1, 0, -1, -1, -1])
-    yield 'zero after a flip', 'a zero gradient right after a flip', dict(gradients=[1, 1, -1, 0, -1, -1], errors=[5, 4, 4.5, 4, 3, 2])
-    yield 'zeros first', 'zero and minus zero are neither positive nor negative', dict(gradients=[0.0, -0.0, 1, 1, -0.0, 1, -1])
-    yield 'sizes', 'the golden signs with other magnitudes: the same moves', dict(
-        gradients=[g * m for g, m in zip(GOLDEN['gradients'], [3, 2**-9, 500, 2**-12, 7, 1e3, 1, 2**-7, 2], strict=True)],
-        errors=GOLDEN['errors'])
-    yield 'floor', 'flip upon flip: the step stops at the smallest allowed, and comes back', dict(
-        gradients=[1, -1, 1, -1, 1, -1, 1, -1, -1, -1, -1], errors=falling(11), lr=4e-6)
-    yield 'cap', 'the step stops at the largest allowed, and a flip halves from there', dict(
-        gradients=[1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1], errors=falling(11), lr=30.0)
-    yield 'tiny gradients', 'gradients whose product is 0 in their type still have signs', dict(
-        gradients=[g * tiny for g in GOLDEN['gradients']], errors=GOLDEN['errors'])
-    yield 'huge gradients', 'gradients whose product is infinite still have signs', dict(
-        gradients=[g * huge for g in GOLDEN['gradients']], errors=GOLDEN['errors'])
+    yield 'agree', 'as long as the sign stays the step grows, but not at the first step', {'gradients': [1] * 6}
+    yield 'flip', 'a flip halves the step; what the weight does then is what the variants differ in', {'gradients': [1, 1, 1, -1]}
+    yield 'after a flip', 'a variant that forgets does not adapt the step after a flip', {'gradients': [1, 1, -1, -1, -1]}
+    yield 'flip, error rose', 'the error rose: both + variants take the last move back', {
+        'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 2.5, 2, 1]}
+    yield 'flip, error fell', 'the error fell although the sign flipped: rprop+ takes the move back, irprop+ does not', {
+        'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 1.5, 1, 0.5]}
+    yield 'flip, error same', 'an error that stays has not risen', {'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 2, 1, 0.5]}
+    yield 'two flips', 'gradients that alternate: nothing is taken back twice', {
+        'gradients': [1, 1, -1, 1, -1, 1, 1, -1, 1], 'errors': [5, 4, 4.5, 5, 5.5, 5, 4, 5, 6]}
+    yield 'error rose, no flip', 'a rising error alone changes nothing', {'gradients': [1, 1, 1, -1, -1], 'errors': [1, 2, 3, 2, 4]}
+    yield 'zero before a flip', 'a zero gradient moves nothing, and the sign before it is forgotten: no flip is seen', {
+        'gradients': [1, 1, 0, -1, -1, -1]}
+    yield 'zero after a flip', 'a zero gradient right after a flip', {'gradients': [1, 1, -1, 0, -1, -1], 'errors': [5, 4, 4.5, 4, 3, 2]}
+    yield 'zeros first', 'zero and minus zero are neither positive nor negative', {'gradients': [0.0, -0.0, 1, 1, -0.0, 1, -1]}
+    yield 'sizes', 'the golden signs with other magnitudes: the same moves', {
+        'gradients': [g * m for g, m in zip(GOLDEN['gradients'], [3, 2**-9, 500, 2**-12, 7, 1e3, 1, 2**-7, 2], strict=True)],
+        'errors': GOLDEN['errors']}
+    yield 'floor', 'flip upon flip: the step stops at the smallest allowed, and comes back', {
+        'gradients': [1, -1, 1, -1, 1, -1, 1, -1, -1, -1, -1], 'errors': falling(11), 'lr': 4e-6}
+    yield 'cap', 'the step stops at the largest allowed, and a flip halves from there', {
+        'gradients': [1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1], 'errors': falling(11), 'lr': 30.0}
+    yield 'tiny gradients', 'gradients whose product is 0 in their type still have signs', {
+        'gradients': [g * tiny for g in GOLDEN['gradients']], 'errors': GOLDEN['errors']}
+    yield 'huge gradients', 'gradients whose product is infinite still have signs', {
+        'gradients': [g * huge for g in GOLDEN['gradients']], 'errors': GOLDEN['errors']}
     yield 'other etas', 'factors of 0.3 and 1.7, and narrow bounds', dict(
         wander(40, 2), etas=(0.3, 1.7), step_sizes=(1e-3, 0.5), lr=0.05)
     if dtype != 'float16':
         yield 'long', 'two hundred steps of everything', wander(200, 1)
     yield 'start below the floor', 'convention: a first step below the bounds is raised to them', dict(long, lr=1e-9, origin='convention')
     yield 'start above the cap', 'convention: a first step above the bounds is lowered to them', dict(long, lr=100.0, origin='convention')
-    yield 'nan', 'convention: a gradient that is not a number counts as 0', dict(
-        gradients=[1, 1, NAN, 1, 1, -1, NAN, -1, -1], errors=falling(9), origin='convention')
-    yield 'inf', 'convention: an infinite gradient has a sign', dict(
-        gradients=[1, INF, INF, -INF, -1, -1, INF], errors=falling(7), origin='convention')
-    yield 'error not finite', 'convention: irprop+ takes the last move back, halves the step and forgets the sign; others do not look', dict(
-        gradients=[1, 1, 1, 1, -1, -1, -1], errors=[5, 4, NAN, 3, INF, 2, 1], origin='convention')
+    yield 'nan', 'convention: a gradient that is not a number counts as 0', {
+        'gradients': [1, 1, NAN, 1, 1, -1, NAN, -1, -1], 'errors': falling(9), 'origin': 'convention'}
+    yield 'inf', 'convention: an infinite gradient has a sign', {
+        'gradients': [1, INF, INF, -INF, -1, -1, INF], 'errors': falling(7), 'origin': 'convention'}
+    yield 'error not finite', 'convention: irprop+ takes the last move back, halves the step and forgets the sign; others do not look', {
+        'gradients': [1, 1, 1, 1, -1, -1, -1], 'errors': [5, 4, NAN, 3, INF, 2, 1], 'origin': 'convention'}
 
 
 def walk(variant, gradients, errors, start, lr, etas, step_sizes, types):
@@ -145,15 +145,15 @@ def traces():
     "All traces as the file holds them"
     for dtype, types in TYPES.items():
         for name, shows, given in streams(dtype):
-            case = dict(dict(lr=0.1, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0), start=0.0, origin='papers'), **given)
+            case = dict({'lr': 0.1, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), 'start': 0.0, 'origin': 'papers'}, **given)
             case.setdefault('errors', falling(len(case['gradients'])))
             origin = case.pop('origin')
             ways = {v: walk(v, types=types, **case) for v in VARIANTS}
-            yield dict(name=name, shows=shows, origin=origin, dtype=dtype, step_dtype=np.dtype(types[1]).name,
-                       lr=text(types[1](case['lr'])), start=text(case['start']),
-                       etas=[text(types[1](x)) for x in case['etas']], step_sizes=[text(types[1](x)) for x in case['step_sizes']],
-                       gradients=[text(types[0](g)) for g in case['gradients']], errors=[text(e) for e in case['errors']],
-                       variants={v: {k: x if k == 'signs' else [text(y) for y in x] for k, x in way.items()} for v, way in ways.items()})
+            yield {'name': name, 'shows': shows, 'origin': origin, 'dtype': dtype, 'step_dtype': np.dtype(types[1]).name,
+                       'lr': text(types[1](case['lr'])), 'start': text(case['start']),
+                       'etas': [text(types[1](x)) for x in case['etas']], 'step_sizes': [text(types[1](x)) for x in case['step_sizes']],
+                       'gradients': [text(types[0](g)) for g in case['gradients']], 'errors': [text(e) for e in case['errors']],
+                       'variants': {v: {k: x if k == 'signs' else [text(y) for y in x] for k, x in way.items()} for v, way in ways.items()}}
 
 
 def dump():

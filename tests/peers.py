@@ -8,7 +8,7 @@ packages asks for it. `tests/make_others.py` makes the environments and calls it
 A peer is a function (dtype, lr, etas, step_sizes, start) -> step, or None if it cannot be set so; step(g, loss) returns the
 weight. `lr` and the other settings are Python floats, `g` is an array of one element.
 """
-from __future__ import print_function
+from __future__ import print_function  # noqa: UP010
 
 import json
 import os
@@ -256,17 +256,17 @@ def follow(peer, trace):
         try:
             weights.append(float(np.asarray(step(given, number(error))).ravel()[0]).hex())
         except Exception as problem:
-            return dict(weights=weights, wrote=wrote, refused='{}: {}'.format(type(problem).__name__, str(problem).split('\n')[0]))
+            return {"weights": weights, "wrote": wrote, "refused": '{}: {}'.format(type(problem).__name__, str(problem).split('\n')[0])}
         wrote = wrote or bool(before == before and given != before)
-    return dict(weights=weights, wrote=wrote, refused='')
+    return {"weights": weights, "wrote": wrote, "refused": ''}
 
 
 def main(name, package, dtypes, path):
     with open(path) as file:
         traces = [t for t in json.load(file)['traces'] if t['dtype'] in dtypes.split(',')]
     np.seterr(all='ignore')
-    runs = [dict(name=t['name'], dtype=t['dtype'], run=follow(PEERS[name], t)) for t in traces]
-    print(json.dumps(dict(version=version(package), python=platform.python_version(), numpy=np.__version__, runs=runs)))
+    runs = [{"name": t['name'], "dtype": t['dtype'], "run": follow(PEERS[name], t)} for t in traces]
+    print(json.dumps({"version": version(package), "python": platform.python_version(), "numpy": np.__version__, "runs": runs}))
 
 
 if __name__ == '__main__':
