@@ -9,7 +9,7 @@ import pytest
 import rprop_lit
 
 HERE = Path(rprop_lit.__file__).parent
-FLOORS = ['problems', 'rule', 'variants', 'arrays', 'memory', 'optim', 'bounds', 'solver', 'nn', 'conformance', 'scale', '__main__']
+FLOORS = ['problems', 'rule', 'variants', 'arrays', 'engine', 'cuda', 'memory', 'optim', 'bounds', 'solver', 'nn', 'conformance', 'scale', '__main__']
 MODULES = sorted(p for p in HERE.glob('*.py') if p.stem not in ('__init__', '_modidx'))
 HEAVY = ['matplotlib', 'torch', 'cupy', 'scipy', 'numba', 'dask', 'fastcore', 'nbdev', 'tqdm', 'IPython']
 
