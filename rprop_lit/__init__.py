@@ -3,6 +3,7 @@ __version__ = "0.1.0"
 
 from .optim import Parameter, Rprop
 from .rule import State, init
+from .solver import minimize, rprop, scipy_method
 from .variants import VARIANTS, update
 
-__all__ = ['Rprop', 'Parameter', 'VARIANTS', 'State', 'init', 'update']
+__all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update']
