@@ -1,0 +1,638 @@
+"""The solver: the same bits as the optimizer, honest stops, bounds never left, and clear outcomes for bad input."""
+import json
+import math
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import classics  # noqa: E402
+
+from rprop_lit.optim import Parameter, Rprop  # noqa: E402
+from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
+from rprop_lit.solver import Trace, minimize, scipy_method  # noqa: E402
+from rprop_lit.walk import rprop  # noqa: E402
+
+optimize = pytest.importorskip('scipy.optimize', reason='SciPy is not installed')
+
+VARIANTS = ('rprop+', 'rprop-', 'irprop-', 'irprop+')
+BITS = dict(lr=0.1, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0))
+
+
+def square(x):
+    return (x * x).sum(), 2 * x
+
+
+def take(n, points):
+    return [p for _, p in zip(range(n), points)]
+
+
+# ---- the same bits as the optimizer
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('name', ZOO)
+def test_same_bits_as_the_optimizer(name, variant, dtype):
+    problem = ZOO[name]
+    w = Parameter(problem.start.astype(dtype))
+    optimizer = Rprop([w], variant=variant, **BITS)
+    for p in take(150 if dtype == np.float16 else 400, rprop(problem.fun, problem.start.astype(dtype), variant=variant, **BITS)):
+        assert p.x.dtype == w.data.dtype and p.x.tobytes() == w.data.tobytes()
+        error, w.grad = problem.fun(w.data)
+        assert p.fun == error
+        optimizer.step(loss=error)
+
+
+@pytest.mark.parametrize('lr, etas', [(0.3, (0.3, 1.7)), (1e-3, (0.5, 3.0)), (100.0, (0.5, 1.2))])
+def test_same_bits_with_other_settings(lr, etas):
+    problem = rosenbrock(5)
+    w = Parameter(problem.start.copy())
+    optimizer = Rprop([w], lr=lr, etas=etas, step_sizes=(1e-3, 0.5), variant='irprop+')
+    for p in take(300, rprop(problem.fun, problem.start, lr=lr, etas=etas, step_sizes=(1e-3, 0.5))):
+        assert p.x.tobytes() == w.data.tobytes()
+        error, w.grad = problem.fun(w.data)
+        optimizer.step(loss=error)
+
+
+def test_points_are_copies():
+    points = rprop(square, np.array([3.0, 4.0]), lr=0.1)
+    first = next(points)
+    first.x[:], first.jac[:], first.step[:] = 99, -99, 99
+    assert next(points).x.tolist() == [2.9, 3.9]
+
+
+def test_arguments_are_never_written_to():
+    x0, seen = np.array([3.0, 4.0]), []
+
+    def fun(x):
+        seen.append(x)
+        g = 2 * x
+        x[:] = 7.0  # a careless function
+        return (g * g).sum() / 4, g
+
+    minimize(fun, x0, options={'maxiter': 20})
+    assert x0.tolist() == [3.0, 4.0] and all((x == 7).all() for x in seen)
+    clean = minimize(square, x0, options={'maxiter': 20})
+    assert minimize(fun, x0, options={'maxiter': 20}).x.tolist() == clean.x.tolist()
+
+
+def test_a_gradient_buffer_that_is_used_again():
+    buffer = np.empty(2)
+
+    def fun(x):
+        np.multiply(2, x, out=buffer)
+        return (x * x).sum(), buffer
+
+    for variant in VARIANTS:
+        a, b = (take(60, rprop(f, np.array([1.0, -0.3]), variant=variant)) for f in (fun, square))
+        assert [p.x.tolist() for p in a] == [p.x.tolist() for p in b]
+
+
+# ---- evaluations are precious
+
+def by_hand(variant, start, floor=0.0):
+    "Evaluations that the optimizer needs until the gradient is zero"
+    w = Parameter(np.array([start]))
+    optimizer, calls = Rprop([w], lr=0.1 * start, step_sizes=(floor, 50.0), variant=variant), 0
+    while True:
+        error, w.grad = square(w.data)
+        calls += 1
+        if not w.grad.any():
+            return calls
+        optimizer.step(loss=error)
+
+
+@pytest.mark.parametrize('start', [1.3, 2.0, 10.0])
+def test_one_dimension_saves_a_third_and_is_exact(start):
+    r = minimize(square, np.array([start]), variant='irprop-', options={'gtol': 0, 'ftol': 0, 'lr': 0.1 * start})
+    assert r.x[0] == 0 and r.success
+    assert r.nfev <= 0.65 * by_hand('irprop-', start)
+
+
+def test_no_point_is_evaluated_twice_in_a_row():
+    for variant in VARIANTS:
+        seen = []
+
+        def fun(x):
+            seen.append(x.tobytes())
+            return square(x)
+
+        r = minimize(fun, np.array([1.3]), variant=variant, options={'gtol': 1e-12})
+        assert len(seen) == r.nfev == r.njev
+        assert all(a != b for a, b in zip(seen, seen[1:])) and all(a != b for a, b in zip(seen, seen[2:]))
+        assert r.nit >= r.nfev - 1
+
+
+def test_negative_zero_is_another_point():
+    calls = []
+
+    def fun(x):  # 1/x tells the zeros apart
+        calls.append(math.copysign(1, x[0]))
+        return float(x[0] ** 2), 2 * x
+
+    p = take(2, rprop(fun, np.array([0.0]), lr=1.0))
+    assert [q.nfev for q in p] == [1, 1] and calls == [1.0]
+
+
+# ---- bounds
+
+def test_a_thousand_bounded_quadratics():
+    random = np.random.default_rng(4)
+    for trial in range(1000):
+        n = int(random.integers(1, 5))
+        Q = np.linalg.qr(random.standard_normal((n, n)))[0]
+        well = trial % 10 == 0
+        A = Q * np.exp(random.uniform(0, 1.5 if well else 7, n)) @ Q.T
+        centre = random.standard_normal(n) * 2
+        low = random.uniform(-2, 1, n)
+        high = low + random.choice([0.0, 0.5, 2.0], n)
+        low[random.random(n) < 0.2], high[random.random(n) < 0.2] = -math.inf, math.inf
+        variant = VARIANTS[trial % 4]
+
+        def fun(x):
+            assert (low <= x).all() and (x <= high).all()
+            return 0.5 * (x - centre) @ A @ (x - centre), A @ (x - centre)
+
+        x0, bounds = random.standard_normal(n) * 3, optimize.Bounds(low, high)
+        options = {'maxiter': 3000 if well else 40, 'gtol': 1e-9, 'ftol': 0}
+        r = minimize(fun, x0, bounds=bounds, variant=variant, options=options)
+        if well:
+            best = optimize.minimize(fun, np.clip(x0, low, high), jac=True, bounds=bounds, method='L-BFGS-B', options={'ftol': 0, 'gtol': 1e-10})
+            assert r.success and np.allclose(r.x, best.x, rtol=0, atol=1e-6), trial
+
+
+def test_undo_under_bounds_is_the_previous_point():
+    undone = 0
+    for variant in ('rprop+', 'irprop+'):
+        points = take(300, rprop(rosenbrock().fun, [-1.2, 1.0], variant=variant, bounds=[(-1.5, 0.7), (None, None)]))
+        for a, b, c in zip(points, points[1:], points[2:]):
+            if c.undone:
+                back = (c.x != b.x) & (np.sign(c.x - b.x) == np.sign(a.x - b.x))
+                undone += int((c.x == a.x).any())
+                assert (c.x == a.x)[back & (abs(c.x - a.x) < 1e-12)].all()
+    assert undone > 30
+
+
+def test_undo_without_bounds_takes_the_displacement_back():
+    a, b, c = (p.x[0] for p in take(3, rprop(lambda x: (abs(x).sum(), np.sign(x)), np.array([0.3]), lr=0.7, variant='rprop+')))
+    assert c == b + 0.7 and b == a - 0.7
+    bound = [p.x[0] for p in take(3, rprop(lambda x: (abs(x).sum(), np.sign(x)), np.array([0.3]), lr=0.7, variant='rprop+', bounds=[(-9, 9)]))]
+    assert bound[2] == 0.3
+
+
+@pytest.mark.parametrize('bounds', [[(1, None), (None, 2)], optimize.Bounds([1, -math.inf], [math.inf, 2]), ((1, math.inf), (-math.inf, 2))])
+def test_forms_of_bounds(bounds):
+    r = minimize(lambda x: square(x - [0, 3]), [4.0, 0.0], bounds=bounds)
+    assert r.success and r.x.tolist() == [1, 2] and 'gtol' in r.message
+
+
+def test_infinite_bounds_change_no_bit():
+    free, boxed = (take(200, rprop(rosenbrock().fun, [-1.2, 1.0], bounds=b)) for b in (None, [(None, math.inf)] * 2))
+    assert [p.x.tolist() for p in free] == [p.x.tolist() for p in boxed]
+
+
+def test_equal_bounds_fix_a_coordinate():
+    r = minimize(rosenbrock().fun, [0.2, 1.0], bounds=[(None, None), (0.25, 0.25)])
+    assert r.x[1] == 0.25 and r.success and abs(r.x[0] - 0.5) < 0.02
+
+
+def test_bounds_are_rounded_inwards():
+    low = np.float64(0.1)
+    r = minimize(square, np.array([3.0, 3.0], dtype=np.float32), bounds=optimize.Bounds(low, 5.0))
+    assert r.x.dtype == np.float32 and (r.x.astype(float) >= low).all() and (r.x < 0.10001).all()
+
+
+def test_crossing_bounds():
+    with pytest.raises(ValueError, match=r'coordinate 1 cross: 3\.0 > 2\.0'):
+        minimize(square, [0.0, 0.0], bounds=[(0, 1), (3, 2)])
+    with pytest.raises(ValueError, match='cross'):
+        minimize(square, [0.0], bounds=[(math.nan, 2)])
+    with pytest.raises(ValueError, match='3 pairs of bounds for 2'):
+        minimize(square, [0.0, 0.0], bounds=[(0, 1)] * 3)
+
+
+# ---- the best point, and errors that are not numbers
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_the_best_point_is_kept(variant):
+    errors = []
+
+    def fun(x):
+        error, g = rosenbrock().fun(x)
+        errors.append(error)
+        return error, g
+
+    for budget in (5, 17, 40, 133):
+        errors.clear()
+        r = minimize(fun, [-1.2, 1.0], variant=variant, options={'maxfev': budget})
+        assert len(errors) == r.nfev == budget and r.fun == min(errors) == rosenbrock().fun(r.x)[0]
+        assert r.jac.tolist() == rosenbrock().fun(r.x)[1].tolist()
+
+
+@pytest.mark.parametrize('poison', [(math.nan, None), (math.inf, None), (-math.inf, None), (None, math.nan), (None, math.inf)])
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('k', [2, 3, 7])
+def test_nonfinite_at_a_trial_is_backed_out_of(variant, poison, k):
+    calls = []
+
+    def fun(x):
+        calls.append(x.copy())
+        error, g = square(x)
+        if len(calls) == k:
+            error = error if poison[0] is None else poison[0]
+            g = g if poison[1] is None else g * 0 + poison[1]
+        return error, g
+
+    r = minimize(fun, np.array([1.0, -3.0]), variant=variant)
+    assert r.success and r.fun < 1e-9 and len(calls) == r.nfev
+    points = take(k + 30, rprop(lambda x, n=iter(range(1, 999)): (math.nan, x) if next(n) == k else square(x), np.array([1.0, -3.0]), variant=variant))
+    bad = next(i for i, p in enumerate(points) if math.isnan(p.fun))
+    assert points[bad + 1].undone and points[bad + 1].x.tolist() == points[bad - 1].x.tolist()
+    assert points[bad + 1].nfev == points[bad].nfev and points[bad + 1].step.tolist() == (points[bad].step / 2).tolist()
+
+
+def test_a_cliff_is_walked_along():
+    def fun(x):  # the logarithm ends at zero
+        with np.errstate(all='ignore'):
+            return float(x[0] - np.log(x[0])), 1 - 1 / x
+
+    r = minimize(fun, [50.0])
+    assert r.success and abs(r.x[0] - 1) < 1e-4
+
+
+@pytest.mark.parametrize('error, g', [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
+def test_a_nonfinite_start_is_an_error(error, g):
+    with pytest.raises(ValueError, match='x0'):
+        minimize(lambda x: (error, x * 0 + g), [1.0])
+
+
+# ---- shapes, types, structures
+
+@pytest.mark.parametrize('shape', [(), (1,), (2, 3), (2, 1, 2)])
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_any_shape_and_type(shape, dtype):
+    r = minimize(square, np.full(shape, 3, dtype=dtype), tol=1e-2)
+    assert r.x.shape == r.jac.shape == shape and r.x.dtype == dtype and r.success
+
+
+def test_integers_become_float64():
+    for x0 in (np.array([3, -2]), [3, -2], (3, -2), np.array([True, False])):
+        r = minimize(square, x0)
+        assert r.x.dtype == np.float64 and r.success
+    assert minimize(square, 3).x.shape == ()
+
+
+def test_other_types_are_refused():
+    with pytest.raises(TypeError, match='pairs of reals'):
+        minimize(square, np.array([1j]))
+    with pytest.raises(TypeError, match='float32, float64'):
+        minimize(square, [np.ones(2, np.float32), np.ones(2)])
+
+
+def test_empty():
+    for x0 in ([], np.zeros((0, 3)), [np.zeros(0), np.zeros(0)]):
+        with pytest.raises(ValueError, match='empty'):
+            minimize(square, x0)
+
+
+Layer = namedtuple('Layer', 'weight bias')
+
+
+def test_structures_come_back_as_they_were():
+    def fun(model):
+        (a, b), c = model
+        assert type(model) is list and type(model[0]) is Layer and a.shape == (2, 3)
+        error = (a**2).sum() + (b - 1)**2 + 3 * ((c - 2)**2).sum()
+        return error, [Layer(2 * a, 2 * (b - 1)), 6 * (c - 2)]
+
+    x0 = [Layer(np.ones((2, 3), np.float32), np.array(0.0, np.float32)), np.zeros(4, np.float32)]
+    r = minimize(fun, x0, options={'gtol': 1e-3})
+    assert type(r.x) is list and type(r.x[0]) is Layer and type(r.jac[0]) is Layer
+    assert r.x[0].weight.shape == (2, 3) and r.x[0].bias.shape == () and r.x[1].shape == (4,)
+    assert r.x[1].dtype == np.float32 and r.success and abs(r.x[1] - 2).max() < 1e-3
+    apart = minimize(lambda v: (lambda e, g: (e, np.concatenate([g[0].weight.ravel(), [g[0].bias], g[1]])))(
+        *fun([Layer(v[:6].reshape(2, 3), v[6]), v[7:]])), np.concatenate([x0[0].weight.ravel(), [0.0], x0[1]]).astype(np.float32), options={'gtol': 1e-3})
+    assert apart.x.tolist() == [*r.x[0].weight.ravel().tolist(), float(r.x[0].bias), *r.x[1].tolist()] and apart.nfev == r.nfev
+    with pytest.raises(ValueError, match='expected 2 arrays'):
+        minimize(lambda m: (1.0, [m[0]]), x0)
+
+
+def test_structures_of_options_and_bounds():
+    x0 = [np.array([3.0, 3.0]), np.array([[5.0]])]
+    fun = lambda m: (sum((a**2).sum() for a in m), [2 * a for a in m])  # noqa: E731
+    p = take(2, rprop(fun, x0, lr=[np.array([0.1, 0.2]), 0.5]))
+    assert p[1].x[0].tolist() == [2.9, 2.8] and p[1].x[1].tolist() == [[4.5]]
+    r = minimize(fun, x0, bounds=[(1, None), (None, None), (2, 9)])
+    assert abs(r.x[0] - [1, 0]).max() < 1e-5 and r.x[1].tolist() == [[2]]
+
+
+def test_wrong_gradient_shape():
+    for g in (np.zeros(3), np.zeros((2, 1)), 1.0):
+        with pytest.raises(ValueError, match=r'gradient has shape \(.*\) where x0 has \(2,\)'):
+            minimize(lambda x, g=g: (1.0, g), [1.0, 2.0])
+
+
+def test_options_may_be_arrays():
+    both = take(60, rprop(lambda x: (0.0, 2 * x), [1.0, 5.0], variant='irprop-', lr=[0.1, 0.7], etas=([0.5, 0.3], [1.2, 1.7]), step_sizes=([0.0, 0.1], [0.2, 9.0])))
+    for i, settings in enumerate((dict(lr=0.1, etas=(0.5, 1.2), step_sizes=(0, 0.2)), dict(lr=0.7, etas=(0.3, 1.7), step_sizes=(0.1, 9.0)))):
+        one = take(60, rprop(lambda x: (0.0, 2 * x), [(1.0, 5.0)[i]], variant='irprop-', **settings))
+        assert [p.x[i] for p in both] == [p.x[0] for p in one]
+
+
+def test_the_first_step_is_relative_with_a_floor():
+    p = next(rprop(square, np.array([1000.0, -2.0, 0.0])))
+    assert p.step[0] > p.step[1] >= p.step[2] > 0
+
+
+@pytest.mark.parametrize('options, match', [
+    (dict(lr=0), 'lr=0'), (dict(lr=-1), 'lr=-1'), (dict(lr=math.inf), 'lr=inf'), (dict(lr=math.nan), 'lr=nan'), (dict(etas=(1.0, 1.2)), r'etas=\(1\.0'),
+    (dict(etas=(0.5, 0.9)), 'etas'), (dict(etas=(0.5, [1.2, 1.0])), 'etas'), (dict(step_sizes=(1, 0.1)), 'step_sizes=.*0 <= '),
+    (dict(step_sizes=(-1, 1)), 'step_sizes')])
+def test_bad_options_are_refused_at_once(options, match):
+    with pytest.raises(ValueError, match=match):
+        rprop(square, [1.0, 2.0], **options)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match='irprop'):
+        minimize(square, [1.0], variant='adam')
+    with pytest.raises(TypeError, match="'gtoll'"):
+        minimize(square, [1.0], options={'gtoll': 1})
+
+
+def test_an_infinite_ceiling_is_the_largest_number():
+    r = minimize(lambda x: (float(-x[0]), -np.ones_like(x)), np.zeros(1, np.float32), options={'step_sizes': (0, math.inf), 'maxiter': 900, 'ftol': 0})
+    assert np.isfinite(r.x).all() and r.x[0] > 1e37
+
+
+# ---- gradients
+
+def test_forms_of_jac():
+    pair = minimize(square, [3.0, 4.0])
+    apart = minimize(lambda x: (x * x).sum(), [3.0, 4.0], jac=lambda x: 2 * x)
+    assert pair.x.tolist() == apart.x.tolist() and pair.nfev == apart.njev
+    shifted = minimize(lambda x, a, b: ((x - a) @ (x - a) + b, 2 * (x - a)), [3.0, 4.0], args=(1.0, 5.0))
+    assert abs(shifted.x - 1).max() < 1e-5 and shifted.fun >= 5
+    assert abs(minimize(lambda x, a: square(x - a), [3.0], args=1.0).x[0] - 1) < 1e-5
+
+
+@pytest.mark.parametrize('jac', [None, False, '2-point'])
+def test_no_gradient_is_a_clear_error(jac):
+    with pytest.raises(ValueError, match='Rprop needs gradients.*jac=True'):
+        minimize(lambda x: (x * x).sum(), [1.0], jac=jac)
+
+
+def test_a_function_without_its_gradient():
+    with pytest.raises(TypeError, match=r'returns \(error, gradient\)'):
+        minimize(lambda x: (x * x).sum(), [1.0])
+
+
+# ---- stopping
+
+@pytest.mark.parametrize('options, status, success', [
+    ({}, 0, True), ({'maxiter': 3}, 1, False), ({'gtol': 0, 'ftol': 0, 'xtol': 1e-4}, 2, True), ({'gtol': 0, 'ftol': 0.9, 'window': 4}, 3, False),
+    ({'gtol': 0, 'ftol': 1e-3}, 3, True), ({'maxfev': 4}, 4, False), ({'max_time': 0}, 5, False), ({'target': 6.0}, 6, True)])
+def test_each_rule_stops_and_says_so(options, status, success):
+    r = minimize(lambda x: (5 + (x * x).sum(), 2 * x), [3.0, 4.0], options=options)
+    name = ('gtol', 'maxiter', 'xtol', 'ftol', 'maxfev', 'max_time', 'target')[status]
+    assert (r.status, r.success, r.message.partition(':')[0]) == (status, success, name)
+    assert f'{options.get(name, 1e-5) if name != "ftol" else options[name] * r.fun:.6g}' in r.message
+
+
+def test_a_stationary_start_costs_one_evaluation():
+    r = minimize(square, [0.0, 0.0])
+    assert (r.nit, r.nfev, r.success) == (0, 1, True)
+
+
+def test_small_steps_under_noise_are_no_certificate():
+    problem = noisy(bowl([1.0, 1.0], start=[300.0, 200.0]), size=500.0, seed=1)
+    r = minimize(problem.fun, problem.start, variant='irprop-', options={'gtol': 0, 'ftol': 0, 'xtol': 1e-3, 'maxiter': 2000, 'lr': 0.1})
+    last = take(2001, rprop(problem.fun, problem.start, variant='irprop-', lr=0.1))
+    assert min(p.span[1] for p in last) < 1e-3  # the step alone would have stopped
+    assert not r.success and r.status == 1
+
+
+def test_tol_is_gtol():
+    assert minimize(square, [3.0], tol=1e-2).message.endswith('<= 0.01')
+    assert abs(minimize(square, [3.0], tol=1e-2).jac).max() > abs(minimize(square, [3.0], tol=1e-9).jac).max()
+    assert minimize(square, [3.0], tol=1e-9, options={'gtol': 1.0}).nit < minimize(square, [3.0], tol=1e-9).nit
+
+
+def test_ctrl_c_returns_the_best_point():
+    def fun(x, n=iter(range(999))):
+        if next(n) == 20:
+            raise KeyboardInterrupt
+        return rosenbrock().fun(x)
+
+    r = minimize(fun, [-1.2, 1.0])
+    assert not r.success and 'interrupted' in r.message and r.nfev == 20 and r.fun < 24
+    with pytest.raises(KeyboardInterrupt):
+        minimize(lambda x: (_ for _ in ()).throw(KeyboardInterrupt), [1.0])
+
+
+@pytest.mark.parametrize('kind', [ZeroDivisionError, StopIteration, GeneratorExit])
+def test_an_exception_in_fun_propagates(kind):
+    def fun(x, n=iter(range(999))):
+        if next(n) == 5:
+            raise kind
+        return square(x)
+
+    with pytest.raises((kind, RuntimeError)):
+        minimize(fun, [3.0])
+
+
+# ---- callbacks, traces, progress
+
+def test_both_signatures_of_callbacks():
+    xs, results = [], []
+    r = minimize(square, [3.0], callback=lambda xk: xs.append(xk))
+    assert len(xs) == r.nit and all(type(x) is np.ndarray for x in xs)
+
+    def callback(intermediate_result):
+        results.append(intermediate_result)
+        intermediate_result.x[:] = 99  # a careless callback
+
+    again = minimize(square, [3.0], callback=callback)
+    assert again.x.tolist() == r.x.tolist() and len(results) == r.nit
+    assert isinstance(results[0], optimize.OptimizeResult) and results[-1].nfev == r.nfev and results[-1].fun <= results[0].fun
+
+
+@pytest.mark.parametrize('keyword', [False, True])
+def test_stop_iteration_in_a_callback(keyword):
+    def old(x):
+        if x[0] < 2:
+            raise StopIteration
+
+    def new(intermediate_result):
+        old(intermediate_result.x)
+
+    r = minimize(square, [3.0], callback=new if keyword else old)
+    assert (r.status, r.success) == (99, False) and 'StopIteration' in r.message and 1 < r.x[0] < 2
+
+
+def test_an_exception_in_a_callback_propagates():
+    with pytest.raises(ZeroDivisionError):
+        minimize(square, [3.0], callback=lambda x: 1 / 0)
+
+
+def test_a_trace_is_what_the_pictures_draw():
+    r = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 80})
+    t = r.trace
+    assert len(t.points) == len(t.errors) == len(t.steps) == r.nit + 1 and t.points[0].tolist() == [-1.2, 1.0]
+    assert t.undone and all(t.errors[i] > t.errors[i - 1] for i in t.undone)
+    own = Trace()
+    minimize(rosenbrock().fun, [-1.2, 1.0], callback=own, options={'maxiter': 80})
+    assert np.array_equal(own.points, t.points) and own.undone == t.undone
+    pictures = pytest.importorskip('rprop_lit.pictures')
+    pictures.path(t.points, rosenbrock().fun, t.undone)
+    pictures.trace(t.errors)
+    pictures.heat(t.steps)
+
+
+def test_progress(capsys):
+    r = minimize(rosenbrock().fun, [-1.2, 1.0], progress=True, options={'maxiter': 300})
+    shown = capsys.readouterr().err
+    assert '300/300' in shown and f'error {r.fun:.3g}' in shown and r.nit == 300 and 'gradient' in shown and 'step' in shown
+    minimize(rosenbrock().fun, [-1.2, 1.0], options={'maxiter': 300})
+    assert capsys.readouterr().err == ''
+
+
+# ---- SciPy
+
+def test_as_a_method_of_scipy():
+    ours = minimize(rosenbrock().fun, [-1.2, 1.0], options={'maxiter': 500})
+    for jac, fun in ((True, rosenbrock().fun), (lambda x: rosenbrock().fun(x)[1], lambda x: rosenbrock().fun(x)[0])):
+        r = optimize.minimize(fun, [-1.2, 1.0], jac=jac, method=scipy_method, options={'maxiter': 500})
+        assert isinstance(r, optimize.OptimizeResult) and r.x.tolist() == ours.x.tolist() and r.nfev == ours.nfev
+    r = optimize.minimize(square, [3.0, 3.0], jac=True, method=scipy_method, bounds=[(1, None), (None, -1)], options={'variant': 'rprop-'})
+    assert r.x.tolist() == [1, -1] and r.success
+    r = optimize.minimize(square, [3.0], jac=True, method=scipy_method, bounds=optimize.Bounds(1, 2), tol=1e-3)
+    assert r.x.tolist() == [1] and '0.001' in r.message
+
+
+@pytest.mark.parametrize('keyword', [False, True])
+def test_callbacks_through_scipy(keyword):
+    def old(x):
+        if x[0] < 2:
+            raise StopIteration
+
+    def new(*, intermediate_result):
+        old(intermediate_result.x)
+
+    r = optimize.minimize(square, [3.0], jac=True, method=scipy_method, callback=new if keyword else old)
+    assert r.status == 99 and not r.success
+
+
+def test_scipy_features_that_rprop_lacks():
+    with pytest.warns(RuntimeWarning, match='constraints'):
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=({'type': 'eq', 'fun': lambda x: x[0] - 1},))
+    with pytest.warns(RuntimeWarning, match='constraints'):
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=optimize.LinearConstraint(np.eye(1), 0, 1))
+    with pytest.warns(RuntimeWarning, match='hess'):
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method, hess=lambda x: 2 * np.eye(1))
+    with pytest.raises(ValueError, match='Rprop needs gradients'):
+        optimize.minimize(lambda x: (x * x).sum(), [3.0], method=scipy_method)
+
+
+CODE = """
+import sys
+{before}
+from rprop_lit import solver
+import numpy as np
+assert not [m for m in ('scipy', 'tqdm', 'matplotlib', 'torch', 'cupy') if sys.modules.get(m)]
+r = solver.minimize(lambda x: ((x * x).sum(), 2 * x), np.array([3.0]))
+assert r.success and r['x'] is r.x and 'tqdm' not in sys.modules and not hasattr(r, 'nonsense')
+print(type(r).__module__, *sorted(r))
+"""
+
+
+@pytest.mark.parametrize('before, module', [('', 'scipy'), ("sys.modules['scipy'] = None", 'rprop_lit.solver')])
+def test_imports_are_lazy_and_scipy_is_optional(before, module):
+    done = subprocess.run([sys.executable, '-c', CODE.format(before=before)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr
+    where, *fields = done.stdout.split()
+    assert where.startswith(module) and fields == sorted('x fun jac nit nfev njev success status message'.split())
+
+
+# ---- safe mode
+
+CHEAP = [p for p in [*ZOO.values(), *classics.MGH] if p.start.size <= 4]
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_safe_mode_never_keeps_a_worse_point(variant):
+    for problem in CHEAP:
+        with np.errstate(all='ignore'):
+            points = take(120, rprop(problem.fun, problem.start, variant=variant, safe=True))
+        kept = [p for p, after in zip(points, points[1:]) if not (after.undone and after.nfev == p.nfev and after.x.tobytes() != p.x.tobytes())]
+        for a, b in zip(kept, kept[1:]):
+            assert b.fun <= a.fun, problem.name
+            assert b.fun <= a.fun + 1e-4 * float((a.jac * (b.x - a.x)).sum()), problem.name
+
+
+def test_safe_mode_without_need_is_the_plain_walk():
+    plain, safe = (take(40, rprop(square, [3.0, 7.0], lr=0.1, safe=s)) for s in (False, True))
+    until = next(i for i, p in enumerate(plain) if p.undone)
+    assert [p.x.tolist() for p in plain[:until]] == [p.x.tolist() for p in safe[:until]] and until > 5
+
+
+# ---- the classic functions
+
+def scaled_differences(fun, w):
+    "Central differences with steps relative to each coordinate"
+    g = np.empty_like(w)
+    for i in range(w.size):
+        h = 1e-5 * abs(w[i])
+        up, down = w.copy(), w.copy()
+        up[i], down[i] = up[i] + h, down[i] - h
+        g[i] = (fun(up)[0] - fun(down)[0]) / (up[i] - down[i])
+    return g
+
+
+@pytest.mark.parametrize('problem', [*classics.MGH, *classics.NIST], ids=lambda p: p.name)
+def test_gradients_of_the_classics(problem):
+    w = problem.start + 0.01 * (1 + abs(problem.start)) * np.sin(1 + np.arange(problem.start.size)) if problem in classics.MGH else 1.01 * problem.start
+    error, g = problem.fun(w)
+    d = scaled_differences(problem.fun, w)
+    assert abs((g - d) * w).max() <= 1e-6 * abs(g * w).max() + 1e-9 * abs(error)
+
+
+@pytest.mark.parametrize('problem', classics.MGH, ids=lambda p: p.name)
+def test_published_minima(problem):
+    with np.errstate(all='ignore'):
+        found = min(optimize.minimize(problem.fun, problem.start, jac=True, method=m, options={'maxiter': 5000, 'gtol': 1e-12}).fun for m in ('BFGS', 'L-BFGS-B'))
+    published = {'2 Freu': 48.98425, '18 Bigg': 5.65565e-3, '26 Trig': 2.79506e-5}  # the local minima that these starts lead to
+    best = next((v for k, v in published.items() if problem.name.startswith(k)), problem.best)
+    assert math.isclose(found, best, rel_tol=3e-6, abs_tol=1e-15)
+
+
+@pytest.mark.parametrize('name', classics.ROWS)
+def test_certified_values_of_nist(name):
+    row = classics.ROWS[name]
+    certified = np.array(row['certified'])
+    problem = classics.nist(name, row, 0)
+    assert math.isclose(problem.fun(certified)[0], row['rss'], rel_tol=1e-9)
+    x, y = np.array(row['x']), np.array(row['y'])
+    fit = optimize.least_squares(lambda b: classics.misfit(row['model'], x, y, b * certified), np.full(certified.size, 1.0001), method='lm', xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    assert math.isclose(2 * fit.cost, row['rss'], rel_tol=1e-9) and np.allclose(fit.x, 1, rtol=0, atol=2e-6)
+
+
+def test_the_benchmark_is_of_these_problems():
+    table = json.loads((Path(__file__).parent / 'classics.json').read_text())
+    names = [p.name for problems in classics.SETS.values() for p in problems]
+    assert [row['name'] for row in table['problems']] == names and len(classics.MGH) == 35 and len(classics.ROWS) >= 14
+    assert table['solvers'] == list(classics.SOLVERS)
+
+
+@pytest.mark.parametrize('solver', [*classics.VARIANTS, 'safe'])
+def test_the_benchmark_can_be_repeated(solver):
+    table = json.loads((Path(__file__).parent / 'classics.json').read_text())
+    stored = {row['name']: row['evaluations'][solver] for row in table['problems']}
+    for problem in [*ZOO.values(), *classics.MGH[:16]]:  # no power or exponential whose last bit could depend on the machine
+        if (stored[problem.name] or 999) <= 60:
+            assert classics.evaluations(problem, classics.SOLVERS[solver]) == stored[problem.name], problem.name
