@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['ZOO', 'Problem', 'turning', 'bowl', 'slopes_of', 'rosenbrock', 'plateau', 'saddle', 'noisy']
 
-# %% ../nbs/00_problems.ipynb #c228edf1
-from typing import Any, Callable, NamedTuple
+# %% ../nbs/00_problems.ipynb #563d38eb
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 

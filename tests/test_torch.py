@@ -1,7 +1,6 @@
 """Beside torch: the class equals torch.optim.Rprop bit for bit, on arrays and on tensors, and states travel both ways."""
 import io
 
-import numpy as np
 import pytest
 from streams import ETAS, bits
 
