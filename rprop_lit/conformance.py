@@ -33,10 +33,10 @@ def decoded(value: Any) -> Any:
         return tuple(decoded(item) for item in value)
     return float.fromhex(value) if isinstance(value, str) else value
 
-# %% ../nbs/75_others.ipynb #f61a3f01
+# %% ../nbs/75_others.ipynb #c4464138
 class Trace(SimpleNamespace):
     "One trace: its fields are those of the file, which explains them under `about`"
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # so that `follow` can remember it
 
 # %% ../nbs/75_others.ipynb #afe2a735
 @cache
@@ -156,25 +156,25 @@ AFTER: dict[str, Callable] = {
     'tries half the move again in the old direction': lambda m: {'sign': m.was, 'dw': m.was * (m.old - m.step)} if m.flip else {},
 }
 
-# %% ../nbs/75_others.ipynb #a3759589
+# %% ../nbs/75_others.ipynb #5d03229e
 AFTER |= {
     'moves first and adapts the step afterwards': lambda m: {'dw': math.copysign(m.old, m.dw)} if m.dw else {},
     'does not clamp a step that it does not adapt': lambda m: {'step': m.old, 'dw': -m.s * m.old} if m.s * m.was == 0 else {},
     'does not move at the first step': lambda m: {'dw': 0 * m.dw} if m.first else {},
     'never recovers from one NaN': lambda m: {'dw': math.nan} if m.g != m.g else {},
     'never recovers from an infinite gradient': lambda m: {'dw': math.nan} if abs(m.g) == math.inf else {},
-    'is one step late': lambda m: {'dw': m.waiting, 'waiting': m.dw},
-    'drops the move that is waiting at a flip': lambda m: {'dw': 0 * m.dw} if m.flip else {},
+    'is one step late': lambda m: {'dw': m.waiting or 0.0, 'waiting': m.dw},
+    'drops the move that is waiting at a flip': lambda m: {'dw': 0.0} if m.flip and m.waiting is not None else {},
 }
 
-# %% ../nbs/75_others.ipynb #48ff00f2
+# %% ../nbs/75_others.ipynb #ae635619
 @cache
 def follow(trace: Trace, variant: str, habits: tuple = ()) -> tuple[float, ...]:
     "The weights of a trace for a variant with these habits"
     weight, wide = np.dtype(trace.dtype).type, np.dtype(trace.step_dtype).type
     before, after = ([change for name, change in table.items() if name in habits] for table in (BEFORE, AFTER))
     m = SimpleNamespace(**knobs(variant)._asdict(), sign=0, step=wide(trace.lr), limits=[*map(wide, trace.etas + trace.step_sizes)],
-                        before=math.inf, held=sys.float_info.max, careful=True, waiting=wide(0), last=wide(0), last_g=weight(0))
+                        before=math.inf, held=sys.float_info.max, careful=True, waiting=None, last=wide(0), last_g=weight(0))
     w, weights = weight(trace.start), list[float]()
     with np.errstate(all='ignore'):
         for i, (g, error) in enumerate(zip(trace.gradients, trace.errors, strict=True)):
