@@ -48,7 +48,7 @@ def test_colour_is_not_case_sensitive_and_refuses_others():
         colour('adam')
 
 
-@pytest.mark.parametrize('draw, data', [(trace, [3, 2, 1]), (path, POINTS), (heat, np.ones((4, 2)))], ids=['trace', 'path', 'heat'])
+@pytest.mark.parametrize('draw, data', [(trace, [3, 2, 1]), (path, POINTS), (heat, np.ones((4, 2)))])
 def test_takes_and_returns_an_axes_and_makes_one(draw, data):
     ax = plt.figure().add_subplot()
     assert draw(data, ax=ax) is ax
