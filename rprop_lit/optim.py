@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'members', 'as_groups', 'check_parameter', 'check_options',
-           'read_group', 'move', 'number', 'run', 'Stepper', 'read_settings', 'Rprop']
+           'read_group', 'slope', 'number', 'run', 'Stepper', 'read_settings', 'Rprop']
 
-# %% ../nbs/40_optim.ipynb #21ecb11f
+# %% ../nbs/40_optim.ipynb #c10aedbc
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from . import rule
+from .engine import engine_for, plain
 from .memory import begin, on_host, packed, read, read_arrays, reals, unpacked, write_arrays, written
-from .rule import State, is_tensor, namespace
-from .variants import answer, capped, check, knobs, retreat
+from .rule import is_tensor, namespace
+from .variants import answer, check, knobs
 
 # %% ../nbs/40_optim.ipynb #df091a22
 def writable(data: Any, what: str = 'the array') -> Any:
@@ -158,16 +158,10 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
         seen.add(id(p))
     return full
 
-# %% ../nbs/40_optim.ipynb #4eb332ce
-def move(w: Any, g: Any, memory: dict, turned: Any, etas: Any, step_sizes: Any) -> None:
-    "Move the weights `w` by one step and update their `memory`, both in place"
-    state = State(memory['sign'], memory['step_size'])
-    options = dict(etas=etas, step_sizes=capped(step_sizes, state.step))
-    with np.errstate(over='ignore'):  # a step that outgrows its type is cut to the largest step at once
-        dw, new = retreat(state, **options) if turned is None else rule.update(g, state, forget=turned[0], undo=turned[1], **options)
-    w[...] = w + dw
-    memory['sign'][...], memory['step_size'][...] = new.sign, new.step
-    memory['step'] += 1
+# %% ../nbs/40_optim.ipynb #39858c7e
+def slope(p: Any) -> Any:
+    "The gradient of a parameter as a NumPy array of reals, unchecked"
+    return plain(reals(p.grad.detach() if is_tensor(p) else p.grad))
 
 # %% ../nbs/40_optim.ipynb #fea4d144
 def number(loss: Any, maximize: bool) -> float | None:
@@ -186,11 +180,11 @@ def run(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/40_optim.ipynb #b5f1c0b7
+# %% ../nbs/40_optim.ipynb #f381261c
 class Stepper:
     "The half of `Rprop` that moves: groups of parameters, their gradients, their steps"
     def __init__(self, params: Any, **defaults: Any) -> None:
-        self.defaults, self.state, self.param_groups = defaults, {}, []
+        self.defaults, self.state, self.param_groups, self.engines = defaults, {}, [], {}
         for group in as_groups(params):
             self.add_param_group(group)
 
@@ -230,24 +224,37 @@ class Stepper:
             raise ValueError('step() got both a closure and a loss: give one of them')
         loss = run(closure) if closure is not None else loss
         ready = [self.ready(group, loss) for group in self.param_groups]
-        for group, (turned, jobs) in zip(self.param_groups, ready):
-            for p, g in jobs:
-                move(weights(p), g, self.memory(p, group), turned, group['etas'], group['step_sizes'])
+        for group, (turned, grads, jobs) in zip(self.param_groups, ready):
+            self.advance(group, turned, grads, jobs)
             group['loss'] = group['loss'] if turned is None else turned[2]
         return loss
 
     def ready(self, group: dict, loss: Any) -> tuple:
-        "The answer of the group's variant, and its parameters with their checked gradients"
+        "The answer of the group's variant, and its gradients: all together, or else one by one with their parameters"
         compares = knobs(group['variant']).undo == 'if worse'
         turned = answer(group['variant'], number(loss, group['maximize']) if compares else None, group['loss'])
-        found = [(p, gradient(p, label, group['nonfinite'])) for p, label in zip(group['params'], group['names'])]
-        return turned, [(p, -g if group['maximize'] else g) for p, g in found if g is not None]
+        engine = self.engines.get(id(group['params']))
+        grads = engine.read(group['params']) if engine and group['nonfinite'] == 'hold' else None
+        found = [] if grads else [(p, gradient(p, label, group['nonfinite'])) for p, label in zip(group['params'], group['names'])]
+        return turned, grads, [(p, g) for p, g in found if g is not None]
+
+    def advance(self, group: dict, turned: Any, grads: list | None, jobs: list) -> None:
+        "Move the parameters of a group that have gradients, by an engine that fits them"
+        key = id(group['params'])
+        if jobs:
+            params, ws, memories = zip(*[(p, weights(p), self.memory(p, group)) for p, _ in jobs])
+            self.engines[key] = engine_for(self.engines.get(key), params, ws, memories, slope)
+            grads = self.engines[key].taken([g for _, g in jobs])
+        if grads:
+            self.engines[key].move([-g for g in grads] if group['maximize'] else grads, turned, group['etas'], group['step_sizes'])
 
     def memory(self, p: Any, group: dict) -> dict:
         "What is remembered for a parameter; begun at its first gradient"
-        if p not in self.state:
-            self.state[p] = begin(weights(p), group['lr'])
-        return self.state[p]
+        return self.state.get(p) or self.state.setdefault(p, begin(weights(p), group['lr']))
+
+    def __getstate__(self) -> dict:
+        "For copies: without the engines, which lean on the memory of this very object"
+        return {**self.__dict__, 'engines': {}}
 
 # %% ../nbs/40_optim.ipynb #bc50a206
 def read_settings(saved: dict, group: dict) -> dict:
@@ -258,7 +265,7 @@ def read_settings(saved: dict, group: dict) -> dict:
     check_options(full)
     return {**full, 'etas': tuple(full['etas']), 'step_sizes': tuple(full['step_sizes'])}
 
-# %% ../nbs/40_optim.ipynb #3b6b8483
+# %% ../nbs/40_optim.ipynb #93bc6e6c
 class Rprop(Stepper):
     """Resilient backpropagation in the shape of `torch.optim` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
 
@@ -323,7 +330,7 @@ class Rprop(Stepper):
             raise ValueError(f'the state has entries {sorted(set(state) - set(keys))} that belong to no parameter')
         settings = [read_settings(old, group) for old, group in zip(saved, self.param_groups)]
         memories = {p: read(state[key], weights(p), name) for key, (name, p) in zip(keys, self.labelled()) if key in state}
-        self.param_groups[:], self.state = settings, memories
+        self.param_groups[:], self.state, self.engines = settings, memories, {}
 
     def save(self, path: Any) -> None:
         "Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was"
