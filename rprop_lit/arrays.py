@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK', 'ZERO', 'ONE', 'clip', 'CHOSEN', 'Room', 'numbers', 'step_block', 'compiled', 'backend', 'numba_works']
 
-# %% ../nbs/30_arrays.ipynb #3fcf2fb4
+# %% ../nbs/30_arrays.ipynb #d5c6eb1a
 import math
 import os
 import warnings
@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 from numpy import add, copyto, greater, greater_equal, less, multiply, subtract
+from numpy._core import umath
 
 from .rule import update_one
 from .variants import capped
 
-# %% ../nbs/30_arrays.ipynb #a6846320
+# %% ../nbs/30_arrays.ipynb #2a071c0c
 BLOCK = 65_536  # weights in a block: its scratch stays in the cache of a processor
 ZERO, ONE = np.zeros((), np.int8), np.ones((), np.int8)  # NumPy takes these faster than the numbers 0 and 1
-clip = getattr(np._core.umath, 'clip', np.clip)  # the operation behind np.clip, without a microsecond of questions
+clip: Any = getattr(umath, 'clip', np.clip)  # the operation behind np.clip, without a microsecond of questions
 
 # %% ../nbs/30_arrays.ipynb #9238676f
 class Room(dict):

@@ -100,12 +100,11 @@ def plain(x: Any) -> Any:
         return None
     return a if a.dtype in (np.float16, np.float32, np.float64, np.int8) and a.dtype.isnative else None
 
-# %% ../nbs/32_engine.ipynb #87ac6d3d
+# %% ../nbs/32_engine.ipynb #79421f1d
 class Plan:
     "The half of an engine that does not change from step to step: weights, their memory in one row, bundles"
     def __init__(self, params: list, weights: list, memories: list[dict], read_one: Callable | None = None) -> None:
-        self.params, self.memories = list(params), memories
-        self.read_one = read_one if any([p.data is not w for p, w in zip(params, weights)]) else None
+        self.params, self.memories, self.read_one = list(params), memories, read_one
         self.weights, self.tensors = [plain(w) for w in weights], hasattr(params[0], 'data_ptr')
         if any(w is None or w.dtype != self.weights[0].dtype for w in self.weights):
             raise TypeError('weights of several types, or of a type or library without a fast path')
@@ -141,7 +140,7 @@ class Plan:
         same = self.where(params) == self.held if self.tensors else all(map(is_, self.where(params), self.held))
         return same and all([w.flags.writeable for w in self.weights])
 
-# %% ../nbs/32_engine.ipynb #e4273caf
+# %% ../nbs/32_engine.ipynb #1a07fb99
 class Engine(Plan):
     """Steps parameters together, at full speed.
 
@@ -202,14 +201,16 @@ class Engine(Plan):
             return lambda w, g, sign, step: loop(w, g, sign, step, *limits)
 
         def run(w, g, sign, step):
+            if w.size <= BLOCK:
+                return step_block(w, g, sign, step, self.room, forget, undo, rule)
             for a in range(0, w.size, BLOCK):
-                b = a + BLOCK
-                step_block(w[a:b], g[a:b], sign[a:b], step[a:b], self.room, forget, undo, rule)
-        return run
+                run(w[a:a + BLOCK], g[a:a + BLOCK], sign[a:a + BLOCK], step[a:a + BLOCK])
+        safe = max(float(rule[0][3]), 1.0) * etas[1] * etas[1] < np.finfo(self.step.dtype).max
+        return run if safe else np.errstate(over='ignore')(run)  # a step that outgrows its type is cut to the largest step at once
 
     def move(self, grads: list, turned: Any, etas: Any, step_sizes: Any) -> None:
         "Make one step"
-        if turned is None or not all(isinstance(x, (int, float)) for x in (*etas, *step_sizes)):
+        if turned is None or not all([isinstance(x, (int, float)) for x in (*etas, *step_sizes)]):
             for w, g, a, b in zip(self.weights, grads, self.ends, self.ends[1:]):
                 move(w, g, {'sign': self.sign[a:b].reshape(w.shape), 'step_size': self.step[a:b].reshape(w.shape)}, turned, etas, step_sizes)
         else:
@@ -223,11 +224,10 @@ class Engine(Plan):
         "Step all bundles, or the one row that they are"
         key = (*how, backend())
         run = self.runners.get(key) or self.runners.setdefault(key, self.runner(*how))
-        with np.errstate(over='ignore'):
-            if self.home and grads is self.rows:
-                return run(self.flat, self.slope, self.sign, self.step)
-            for bundle in self.bundles:
-                self.move_bundle(run, grads, *bundle)
+        if self.home and grads is self.rows:
+            return run(self.flat, self.slope, self.sign, self.step)
+        for bundle in self.bundles:
+            self.move_bundle(run, grads, *bundle)
 
     def move_bundle(self, run: Callable, grads: list, first: int, end: int, ws: list, moves: list, sign: Any, step: Any) -> None:
         "Step one bundle: together, or where it is, or in pieces"
@@ -243,15 +243,16 @@ class Engine(Plan):
                 here, at = slice(at, at + part.size), at + part.size
                 step_bundle([part], [g[key]], [self.room.weight[:part.size].reshape(part.shape)], sign[here], step[here], self.room, run)
 
-# %% ../nbs/32_engine.ipynb #294cef0e
+# %% ../nbs/32_engine.ipynb #a82454a2
 def flatten(params: Any) -> None:
     """Lay the weights of some parameters in one row, and their gradients in another.
 
     Parameters
     ----------
     params : iterable
-        Parameters or torch tensors of one type. Each gets a `.data` and a `.grad` that are views of the two rows; a gradient that is None becomes zeros.
-        Afterwards write gradients in place (`p.grad[...] = g`) and clear them by `zero_grad(set_to_none=False)`, as a step is fastest then.
+        Parameters or torch tensors of one type. Each gets a `.data` and a `.grad` that are views of the two rows;
+        a gradient that is None becomes zeros.
+        Afterwards write gradients in place (`p.grad[...] = g`) and clear them by `zero_grad(set_to_none=False)`.
 
     Raises
     ------

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'members', 'as_groups', 'check_parameter', 'check_options',
-           'read_group', 'slope', 'number', 'run', 'Stepper', 'read_settings', 'Rprop']
+           'read_group', 'reader', 'number', 'run', 'Stepper', 'read_settings', 'Rprop']
 
 # %% ../nbs/40_optim.ipynb #c10aedbc
 import math
@@ -158,18 +158,18 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
         seen.add(id(p))
     return full
 
-# %% ../nbs/40_optim.ipynb #39858c7e
-def slope(p: Any) -> Any:
-    "The gradient of a parameter as a NumPy array of reals, unchecked"
-    return plain(reals(p.grad.detach() if is_tensor(p) else p.grad))
+# %% ../nbs/40_optim.ipynb #79dee0d3
+def reader(params: Iterable[Any]) -> Callable[[Any], Any] | None:
+    "A function that gives the gradient of one of `params` as a NumPy array of reals, unchecked; None where `.grad` is that array"
+    if any('complex' in str(p.dtype) for p in params):
+        return lambda p: plain(reals(p.grad.detach() if is_tensor(p) else p.grad))
+    return (lambda p: p.grad.numpy()) if any(map(is_tensor, params)) else None
 
-# %% ../nbs/40_optim.ipynb #fea4d144
+# %% ../nbs/40_optim.ipynb #69ad28ac
 def number(loss: Any, maximize: bool) -> float | None:
     "The loss as a number that should fall"
-    if loss is None:
-        return None
-    value = float(loss.item() if hasattr(loss, 'item') else loss)
-    return -value if maximize else value
+    sense = -1 if maximize else 1
+    return None if loss is None else sense * float(loss.item() if hasattr(loss, 'item') else loss)
 
 # %% ../nbs/40_optim.ipynb #bc13c66f
 def run(closure: Callable[[], Any]) -> Any:
@@ -180,11 +180,11 @@ def run(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/40_optim.ipynb #f381261c
+# %% ../nbs/40_optim.ipynb #37456313
 class Stepper:
     "The half of `Rprop` that moves: groups of parameters, their gradients, their steps"
     def __init__(self, params: Any, **defaults: Any) -> None:
-        self.defaults, self.state, self.param_groups, self.engines = defaults, {}, [], {}
+        self.defaults, self.state, self.param_groups, self.engines = defaults, dict[Any, dict](), list[dict](), dict[int, Any]()
         for group in as_groups(params):
             self.add_param_group(group)
 
@@ -243,7 +243,7 @@ class Stepper:
         key = id(group['params'])
         if jobs:
             params, ws, memories = zip(*[(p, weights(p), self.memory(p, group)) for p, _ in jobs])
-            self.engines[key] = engine_for(self.engines.get(key), params, ws, memories, slope)
+            self.engines[key] = engine_for(self.engines.get(key), params, ws, memories, reader(params))
             grads = self.engines[key].taken([g for _, g in jobs])
         if grads:
             self.engines[key].move([-g for g in grads] if group['maximize'] else grads, turned, group['etas'], group['step_sizes'])
