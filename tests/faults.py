@@ -1,0 +1,170 @@
+"""Deliberate faults: the tests must see each of them.
+
+    python tests/faults.py            # every fault: which test catches it; exit status 1 if one goes unseen
+    python tests/faults.py undo       # only faults whose name holds this word
+    python tests/faults.py --find     # run all quick tests on every fault instead of the named one, to find names
+
+The tree is copied; in the copy, one fault at a time is put into the modules (its text must be there exactly once), and the test that is named
+beside it must fail. Before that, all the named tests must pass in the unchanged copy. None of them is one of the tests that compare modules,
+notebooks and README with each other, which would notice any change at all; the notebooks are not in the copy either.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_STEP = ('test_in_step', 'test_notebooks', 'test_house')  # these notice any change, so they prove nothing here
+QUICK = ['test_rule.py', 'test_conformance.py', 'test_properties.py', 'test_optim.py', 'test_hostile.py', 'test_solver.py']
+
+WALKS = 'test_conformance.py::test_update_walks_every_trace'
+OURS = 'test_conformance.py::test_our_optimizer_walks_every_trace'
+SCALAR = 'test_rule.py::test_arrays_are_scalars_side_by_side'
+
+# name: (the test that catches it, what is changed: module, text, replacement, ...)
+FAULTS = {
+    # the rule, for one weight and for arrays
+    'scalar: etas swapped': (SCALAR, 'rule', 'step = step * eta_plus\n', 'step = step * eta_minus\n'),
+    'scalar: not clamped': (SCALAR, 'rule', 'step = min(max(step, lo), hi)', 'step = max(step, lo)'),
+    'scalar: forget dropped': (SCALAR, 'rule', 'if agree < 0 and forget:\n        s = 0', 'if agree < 0 and forget:\n        s = s'),
+    'scalar: undo with the wrong sign': (SCALAR, 'rule', 'dw = last if sign > 0 else -last', 'dw = -last if sign > 0 else last'),
+    'scalar: zero counts as plus': (SCALAR, 'rule', 's = 1 if g > 0 else -1 if g < 0 else 0', 's = -1 if g < 0 else 1'),
+    'forget dropped': (WALKS, 'rule', 's = xp.where(flip, 0 * s, s)', 's = xp.where(flip, s, s)'),
+    'etas swapped': (WALKS, 'rule', 'xp.where(same, state.step * etas[1], xp.where(flip, state.step * etas[0]',
+                     'xp.where(same, state.step * etas[0], xp.where(flip, state.step * etas[1]'),
+    'undo with the wrong sign': (WALKS, 'rule', 'signed(state.sign, state.step), -signed', '-signed(state.sign, state.step), -signed'),
+    'undo without a sign': (WALKS, 'rule', 'signed(state.sign, state.step), -signed', '-state.step, -signed'),
+    'undo by the new step': (WALKS, 'rule', 'signed(state.sign, state.step), -signed', 'signed(state.sign, step), -signed'),
+    'sign(0) counted as +': (WALKS, 'rule', 'xp.where(g > 0, one', 'xp.where(g >= 0, one'),
+    'gradients multiplied': (WALKS, 'rule', 'xp.where(g > 0, one, xp.where(g < 0,', 'xp.where(g * abs(g) > 0, one, xp.where(g * abs(g) < 0,'),
+    'the step is not clamped': (WALKS, 'rule', 'step = xp.clip(step, *step_sizes)', 'step = step + 0'),
+    'the bounds are swapped': (WALKS, 'rule', 'step = xp.clip(step, *step_sizes)', 'step = xp.clip(step, *step_sizes[::-1])'),
+    'moves with the old step': (WALKS, 'rule', '-signed(s, step))', '-signed(s, state.step))'),
+    'climbs': (WALKS, 'rule', '-signed(s, step))', 'signed(s, step))'),
+    'minus zero loses its sign': ('test_rule.py::test_not_to_move_leaves_even_minus_zero', 'rule', '-signed(s, step))', '-signed(s, step) + 0.0)'),
+    'steps as narrow as half weights': ('test_rule.py::test_types_of_the_state', 'rule',
+                                        'xp.float64 if xp.finfo(w.dtype).bits > 32 else xp.float32', 'w.dtype'),
+
+    # the variants
+    'undo although the error fell': (WALKS, 'variants', 'return forget, bool(loss > before), loss', 'return forget, True, loss'),
+    'no undo although the error rose': (WALKS, 'variants', 'return forget, bool(loss > before), loss', 'return forget, False, loss'),
+    'an error that stays has risen': (WALKS, 'variants', 'bool(loss > before)', 'bool(loss >= before)'),
+    'the first error is compared for ever': (WALKS, 'variants', 'return forget, bool(loss > before), loss',
+                                             'return forget, bool(loss > before), min(loss, before)'),
+    'a NaN error is taken for a small one': (WALKS, 'variants', 'if math.isfinite(loss):', 'if loss == loss or before < math.inf:'),
+    'retreat forgets to shrink': (WALKS, 'variants', 'state.step * etas[0], *capped', 'state.step, *capped'),
+    'retreat remembers the signs': (WALKS, 'variants', 'State(0 * state.sign, step, state.loss)', 'State(state.sign, step, state.loss)'),
+    'two variants change names': (WALKS, 'variants', "'rprop-': Variant(forget=False", "'rprop-': Variant(forget=True"),
+
+    # the fast paths
+    'block: sign(0) counted as +': (OURS, 'arrays', 'greater(g, room.zero, up)', 'greater_equal(g, room.zero, up)'),
+    'block: forget dropped': (OURS, 'arrays', 'multiply(s, keep if forget else ONE, sign)', 'multiply(s, ONE, sign)'),
+    'block: undo of what agreed': (OURS, 'arrays', 'less(sign, ZERO, flipped)', 'greater_equal(sign, ZERO, flipped)'),
+    'block: the clamp is left out': (OURS, 'arrays', '    clip(step, lo, hi, step)\n', ''),
+    'block: one squaring too few': ('test_properties.py::test_the_weight_is_the_old_one_plus_the_move_rounded_once', 'arrays', 'range((bits - 1).bit_length())', 'range(0)'),
+    'engine: moves are added twice': ('test_properties.py::test_one_array_or_many_is_the_same', 'engine',
+                                      'np.add(w, move, w)', 'np.add(w, move + move, w)'),
+    'engine: the scratch is not cleared': ('test_properties.py::test_one_array_or_many_is_the_same', 'engine', '    moved.fill(-0.0)\n', ''),
+
+    # the optimizer and what it keeps
+    '`lr` ignored': ('test_optim.py::test_lr_only_seeds', 'optim', "begin(weights(p), group['lr'])", 'begin(weights(p), 0.01)'),
+    'step state rebound instead of kept': ('test_optim.py::test_resume_is_going_on', 'engine',
+                                            'flat[a:b].reshape(memory[name].shape)', 'flat[a:b].reshape(memory[name].shape).copy()'),
+    'the update is one step late': (OURS, 'optim', '        if grads:\n            self.engines', "        grads, self.late = self.__dict__.get('late'), "
+                                    '[g.copy() for g in grads or ()]\n        if grads:\n            self.engines'),
+    '`maximize` ignored': ('test_optim.py::test_maximize_is_minimizing_the_opposite', 'optim',
+                           "[-g for g in grads] if group['maximize'] else grads", 'grads'),
+    'the error of `maximize` not turned round': ('test_optim.py::test_maximize_is_minimizing_the_opposite', 'optim',
+                                                 'sense = -1 if maximize else 1', 'sense = 1'),
+    'the last error is not remembered': (OURS, 'optim', "group['loss'] = group['loss'] if turned is None else turned[2]", 'pass'),
+    'settings of groups ignored': ('test_optim.py::test_a_group_that_joins_late', 'optim', 'full = {**defaults, **group,', 'full = {**group, **defaults,'),
+    'the gradient is zeroed in place of being forgotten': ('test_optim.py::test_zero_grad', 'optim', '                p.grad = None\n', '                p.grad[...] = 0\n'),
+    'a parameter may be there twice': ('test_optim.py::test_refusals_at_construction', 'optim', 'if id(p) in seen:', 'if False:'),
+    'a state is loaded by half': ('test_hostile.py::test_a_state_that_fails_at_the_end_changes_nothing', 'optim',
+                                  'settings = [read_settings(old, group) for old, group in zip(saved, self.param_groups)]',
+                                  'self.param_groups[:] = settings = [read_settings(old, group) for old, group in zip(saved, self.param_groups)]'),
+    'the loaded signs are lost': ('test_optim.py::test_resume_is_going_on', 'memory', "memory['sign'][...] = sign_of(prev, memory['sign'])", 'pass'),
+    'a state dict is no copy': ('test_optim.py::test_state_dict_is_a_copy', 'memory', 'else pairs + 0', 'else pairs'),
+}
+
+
+def furnish(folder):
+    "A copy of the package and its tests, without the notebooks"
+    for name in ('rprop_lit', 'tests'):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+    for name in ('pytest.ini', 'settings.ini'):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def changes(name):
+    "The changes of a fault: module, text, replacement"
+    return zip(*[iter(FAULTS[name][1:])] * 3)
+
+
+def misplaced():
+    "Faults whose text is not in its module exactly once: what the list says of them"
+    for name in FAULTS:
+        for module, old, _ in changes(name):
+            count = (ROOT / 'rprop_lit' / f'{module}.py').read_text(encoding='utf-8').count(old)
+            if count != 1:
+                yield f'{name}: {module}.py holds {count} times, not once: {old!r}'
+
+
+def spoil(folder, name):
+    "Put a fault into the modules of a copy"
+    for module, old, new in changes(name):
+        path = folder / 'rprop_lit' / f'{module}.py'
+        path.write_text(path.read_text(encoding='utf-8').replace(old, new), encoding='utf-8')
+
+
+def tested(folder, tests, *options):
+    "Run tests in a copy: whether they passed, and what failed"
+    env = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE='1', RPROP_LIT_BACKEND='numpy')
+    env.pop('PYTEST_ADDOPTS', None)
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', *options, *tests]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # a fault that keeps the tests from starting shows nothing
+        return None, [f'pytest ended with {done.returncode}: {done.stdout[-800:]}{done.stderr[-800:]}']
+    return done.returncode == 0, [line.split()[1] for line in done.stdout.splitlines() if line.startswith('FAILED')]
+
+
+def seen(name, find):
+    "Put in one fault, and say which test catches it"
+    test = FAULTS[name][0]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = furnish(Path(folder))
+        spoil(folder, name)
+        tests = [f'tests/{t}' for t in QUICK if (folder / 'tests' / t).exists()] if find else [f'tests/{test}']
+        passed, failed = tested(folder, tests, *([] if find else ['-x']))
+    names = failed if passed is None else dict.fromkeys(f.split('[')[0].removeprefix('tests/') for f in failed)
+    return passed is False, ', '.join(names)
+
+
+def main(words):
+    find = '--find' in words
+    chosen = [name for name in FAULTS if all(word in name for word in words if word != '--find')]
+    named = sorted({FAULTS[name][0] for name in chosen})
+    assert not any(test.startswith(IN_STEP) for test in named)
+    wrong = list(misplaced())
+    if wrong:
+        sys.exit('\n'.join(wrong))
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        passed, failed = tested(furnish(Path(folder)), [f'tests/{test}' for test in named])
+    print(f'{"green" if passed else "RED"}: the unchanged copy, {len(named)} tests', *failed)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(lambda name: seen(name, find), chosen))
+    for name, (caught, by) in zip(chosen, results):
+        print(f'{"caught" if caught else "UNSEEN"}: {name:50} {by}')
+    unseen = sum(not caught for caught, _ in results)
+    print(f'{len(chosen)} faults, {unseen} unseen, {time.monotonic() - start:.0f} s')
+    return int(bool(unseen) or not passed)
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
