@@ -52,14 +52,14 @@ RULES['sum'] = lambda a, axis, keepdims: (
     (xp := namespace(a)).sum(a, axis=axis, keepdims=keepdims),
     lambda g: xp.broadcast_to(g if keepdims or axis is None else xp.expand_dims(g, axis), a.shape))
 
-# %% ../nbs/55_tensor.ipynb #dc65fb83
+# %% ../nbs/55_tensor.ipynb #bf919836
 def fit(g: Any, like: Any) -> Any:
-    "The slopes `g` in the shape and type of the array `like`: summed over each axis along which it was stretched"
+    "The slopes `g` in the shape of the array `like`: summed over each axis along which that was stretched"
     xp, extra = namespace(g), g.ndim - like.ndim
     if g.shape != like.shape:
         stretched = tuple(i for i, n in enumerate(g.shape) if i < extra or n != like.shape[i - extra])
         g = xp.reshape(xp.sum(g, axis=stretched), like.shape)
-    return g if g.dtype == like.dtype else xp.asarray(g, dtype=like.dtype)
+    return g
 
 # %% ../nbs/55_tensor.ipynb #8d551762
 def history(tensor: Any) -> list:

@@ -229,6 +229,7 @@ def test_walk_through_ends_where_torchs_optimizer_ends(dtype):
 @both
 def test_reference_runs_and_converges(library, dtype):
     here = library(dtype)
+    assert here.numbers(trained(here, batches=0)['model'].param).tolist() == [1, 2, 3]
     scope = trained(here)
     param = scope['model'].param
     assert str(param.dtype).endswith(dtype) and str(scope['loss'].dtype).endswith(dtype)
