@@ -50,11 +50,10 @@ class OneByOne:
             move(w, g, memory, turned, etas, step_sizes)
             memory['step'] += 1
 
-# %% ../nbs/32_engine.ipynb #d343f825
+# %% ../nbs/32_engine.ipynb #785f5825
 def step_bundle(ws: list, gs: list, moves: list, sign: Any, step: Any, room: Room, run: Callable) -> None:
     "Step some arrays as if they were one: gather their gradients, step, scatter the moves to the weights"
-    n = sign.size
-    gathered, moved = room.gradient[:n], room.weight[:n]
+    gathered, moved = room.gradient[:sign.size], room.weight[:sign.size]
     np.concatenate(gs, axis=None, out=gathered)
     moved.fill(-0.0)
     run(moved, gathered, sign, step)
@@ -81,9 +80,10 @@ def pieces(shape: tuple) -> list[tuple]:
     rows = BLOCK // max(row, 1)
     return [(slice(i, i + rows),) for i in range(0, shape[0], rows)]
 
-# %% ../nbs/32_engine.ipynb #6f84e182
+# %% ../nbs/32_engine.ipynb #a391ebe6
 def joined(arrays: list) -> Any:
     "One flat array over arrays that follow one another in memory; None where they do not"
+    arrays = [a for a in arrays if a.size]  # an empty array has no place
     if len(arrays) < 2 or not all(a.flags.c_contiguous for a in arrays):
         return None
     starts = [a.__array_interface__['data'][0] for a in arrays]
@@ -140,7 +140,7 @@ class Plan:
         same = self.where(params) == self.held if self.tensors else all(map(is_, self.where(params), self.held))
         return same and all([w.flags.writeable for w in self.weights])
 
-# %% ../nbs/32_engine.ipynb #1a07fb99
+# %% ../nbs/32_engine.ipynb #34ce9fb1
 class Engine(Plan):
     """Steps parameters together, at full speed.
 
@@ -180,7 +180,7 @@ class Engine(Plan):
             return self.rows
         try:
             grads = [self.read_one(p) for p in params] if self.read_one else found
-            fits = ([g.shape for g in grads], [g.dtype for g in grads]) == self.forms and set(map(type, grads)) == {np.ndarray}
+            fits = set(map(type, grads)) == {np.ndarray} and ([g.shape for g in grads], [g.dtype for g in grads]) == self.forms
         except (AttributeError, TypeError, RuntimeError):
             return None
         if fits and self.home is None:

@@ -71,7 +71,7 @@ def weights(p: Any) -> Any:
     "The array behind a parameter, as reals that can be written in place"
     return reals(p.detach() if is_tensor(p) else p.data)
 
-# %% ../nbs/40_optim.ipynb #0ed0377b
+# %% ../nbs/40_optim.ipynb #d3d69297
 def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
     """The gradient of a parameter as reals, checked against its weights, or None where there is none.
 
@@ -88,6 +88,7 @@ def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
     for what in ('shape', 'dtype', 'device'):
         if getattr(g, what, None) != getattr(w, what, None):
             raise ValueError(f'the gradient of {label} has {what} {getattr(g, what)}, its weights have {getattr(w, what)}')
+    writable(w, label)
     g = reals(g.detach() if is_tensor(g) else g)
     if nonfinite == 'raise' and not bool((abs(g) < math.inf).all()):
         nan, inf = int((g != g).sum()), int((abs(g) == math.inf).sum())
