@@ -113,10 +113,12 @@ def meter(progress: bool, total: int) -> Iterator[list]:
             bar.update(p.nit - bar.n)
         yield [show]
 
-# %% ../nbs/50_solver.ipynb #d9e7cfc1
+# %% ../nbs/50_solver.ipynb #d2f7433f
 def follow(points: Iterator[Point], listeners: list, o: dict) -> tuple[Point, Point, tuple[int, bool, str]]:
     "Best point, last point, and why it ended: status, success, message"
-    best, past, start = None, deque(maxlen=o['window'] + 1), time.monotonic()
+    past: deque = deque(maxlen=o['window'] + 1)
+    best: Any = None
+    start = time.monotonic()
     try:
         for p in points:
             if best is None:

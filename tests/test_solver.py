@@ -16,7 +16,7 @@ import classics  # noqa: E402
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
 from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
 from rprop_lit.solver import Trace, minimize, scipy_method  # noqa: E402
-from rprop_lit.walk import rprop  # noqa: E402
+from rprop_lit.walk import rprop, same  # noqa: E402
 
 optimize = pytest.importorskip('scipy.optimize', reason='SciPy is not installed')
 
@@ -129,14 +129,8 @@ def test_no_point_is_evaluated_twice_in_a_row():
 
 
 def test_negative_zero_is_another_point():
-    calls = []
-
-    def fun(x):  # 1/x tells the zeros apart
-        calls.append(math.copysign(1, x[0]))
-        return float(x[0] ** 2), 2 * x
-
-    p = take(2, rprop(fun, np.array([0.0]), lr=1.0))
-    assert [q.nfev for q in p] == [1, 1] and calls == [1.0]
+    zero = np.array([0.0])  # 1/x tells the zeros apart
+    assert same(zero, zero.copy()) and not same(zero, -zero)
 
 
 # ---- bounds
@@ -202,9 +196,16 @@ def test_equal_bounds_fix_a_coordinate():
 
 
 def test_bounds_are_rounded_inwards():
-    low = np.float64(0.1)
-    r = minimize(square, np.array([3.0, 3.0], dtype=np.float32), bounds=optimize.Bounds(low, 5.0))
-    assert r.x.dtype == np.float32 and (r.x.astype(float) >= low).all() and (r.x < 0.10001).all()
+    edges = np.array([0.1, 0.7, 0.3, 1 / 3])
+    assert (edges.astype(np.float32) > edges).any() and (edges.astype(np.float32) < edges).any()
+    for way, bounds in ((1, optimize.Bounds(edges, 5.0)), (-1, optimize.Bounds(-5.0, -edges))):
+        r = minimize(square, np.full(4, 3 * way, dtype=np.float32), bounds=bounds)
+        assert r.x.dtype == np.float32 and (way * r.x.astype(float) >= edges).all() and (way * r.x < edges + 1e-6).all()
+
+
+def test_a_step_that_the_box_cuts_is_shortened():
+    p = take(3, rprop(square, [0.25], lr=1.0, bounds=[(0, 1)]))
+    assert [(q.x[0], q.step[0]) for q in p] == [(0.25, 1.0), (0.0, 0.25), (0.0, 0.25)] and p[2].nfev == 2
 
 
 def test_crossing_bounds():
@@ -450,8 +451,13 @@ def test_an_exception_in_fun_propagates(kind):
 
 def test_both_signatures_of_callbacks():
     xs, results = [], []
-    r = minimize(square, [3.0], callback=lambda xk: xs.append(xk))
-    assert len(xs) == r.nit and all(type(x) is np.ndarray for x in xs)
+
+    def old(xk):
+        xs.append(xk)
+        xk *= np.nan  # a careless callback
+
+    r = minimize(square, [3.0], callback=old)
+    assert len(xs) == r.nit and all(type(x) is np.ndarray for x in xs) and abs(r.x[0]) < 1e-5
 
     def callback(intermediate_result):
         results.append(intermediate_result)
@@ -573,6 +579,13 @@ def test_safe_mode_never_keeps_a_worse_point(variant):
         for a, b in zip(kept, kept[1:]):
             assert b.fun <= a.fun, problem.name
             assert b.fun <= a.fun + 1e-4 * float((a.jac * (b.x - a.x)).sum()), problem.name
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_safe_mode_asks_for_enough_and_returns_for_good(variant):
+    p = take(4, rprop(lambda x: (abs(x).sum(), np.sign(x)), [1.0], lr=1.9999999, safe=True, variant=variant))
+    assert p[1].fun < p[0].fun  # it fell, but by far too little
+    assert p[2].x == p[0].x and p[2].undone and p[2].nfev == p[1].nfev and p[3].x == 1 - 1.9999999 / 2
 
 
 def test_safe_mode_without_need_is_the_plain_walk():
