@@ -82,8 +82,10 @@ def slopes(tensor: Any, g: Any) -> dict:
             arrived[parent] = arrived[parent] + part if parent in arrived else part
     return arrived
 
-# %% ../nbs/55_tensor.ipynb #ae7f11e5
+# %% ../nbs/55_tensor.ipynb #a056c87a
 default: Any = SimpleNamespace(xp=np, dtype=np.float32, rng=np.random.default_rng(0))
+
+
 def floats(data: Any, dtype: Any = None) -> Any:
     "`data` as an array of floats: an array is shared and keeps its type, a list takes the default library and type"
     xp, kind = (namespace(data), data.dtype) if hasattr(data, 'dtype') else (default.xp, default.dtype)
@@ -134,10 +136,15 @@ class Record:
             leaf.grad = xp.zeros_like(leaf.data) if leaf.grad is None else leaf.grad
             leaf.grad += g
 
-# %% ../nbs/55_tensor.ipynb #f4d7d15d
+# %% ../nbs/55_tensor.ipynb #cf1b33ee
 def constant(x: Any, like: Any) -> Any:
     "A number as it is; anything else as an array of the library and the type of `like`"
-    return x if type(x) in (int, float) else namespace(like).asarray(x, dtype=like.dtype)
+    if type(x) in (int, float):
+        return x
+    x = namespace(like).asarray(x)
+    if not any(kind in str(x.dtype) for kind in ('float', 'int', 'bool')):
+        raise TypeError(f'a tensor meets {x.dtype}: pass real numbers')
+    return namespace(like).asarray(x, dtype=like.dtype)
 
 # %% ../nbs/55_tensor.ipynb #d88f3ad7
 def apply(name: str, *inputs: Any, **options: Any) -> Any:

@@ -305,6 +305,13 @@ def test_constants_on_both_sides(sign, kind, leaf, dtype):
         assert t.grad.dtype == dtype and t.grad.shape == (3,)
 
 
+@pytest.mark.parametrize('thing', [None, '1.5', 1j, np.ones(2, complex), object(), [None, 1.0]])
+def test_only_real_numbers_are_constants(thing):
+    for slip in (lambda t: t + thing, lambda t: thing * t):
+        with pytest.raises(TypeError, match='real numbers'):
+            slip(Tensor([1.0, 2.0]))
+
+
 def test_matrix_products_with_arrays_on_both_sides():
     A, B = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
     left, right = Tensor(A), Tensor(B)
