@@ -89,6 +89,39 @@ FAULTS = {
                                   'self.param_groups[:] = settings = [read_settings(old, group) for old, group in zip(saved, self.param_groups)]'),
     'the loaded signs are lost': ('test_optim.py::test_resume_is_going_on', 'memory', "memory['sign'][...] = sign_of(prev, memory['sign'])", 'pass'),
     'a state dict is no copy': ('test_optim.py::test_state_dict_is_a_copy', 'memory', 'else pairs + 0', 'else pairs'),
+
+    # files
+    'the checksum is not looked at': ('test_hostile.py::test_one_flipped_bit_of_the_data_breaks_the_checksum', 'memory',
+                                      "if str(arrays.pop('checksum')) != digest(arrays):", "if not arrays.pop('checksum'):"),
+    'pickles are read': ('test_hostile.py::test_a_pickle_inside_is_not_run', 'memory', 'allow_pickle=False', 'allow_pickle=True'),
+    'files are written in place': ('test_hostile.py::test_many_kills_inside_one_process_tree', 'memory',
+                                   "draft = path.with_name(f'{path.name}.{os.getpid()}.part')", 'draft = path'),
+    'the disk is not waited for': ('test_hostile.py::test_a_failed_save_leaves_the_old_file', 'memory', 'os.fsync(file.fileno())', 'pass'),
+    'a draft is left behind': ('test_hostile.py::test_a_failed_save_leaves_the_old_file', 'memory', 'draft.unlink(missing_ok=True)', 'pass'),
+    'bombs are unpacked': ('test_hostile.py::test_a_bomb_is_refused_before_it_is_unpacked', 'memory', 'if size > most:', 'if False:'),
+    'a step that is NaN is loaded': ('test_hostile.py::test_files_that_are_whole_and_wrong_are_refused', 'memory',
+                                     '((size >= 0) & (size < math.inf)).all()', 'True'),
+    'scratch is shared by all': ('test_hostile.py::test_two_threads_share_no_scratch', 'arrays',
+                                 'class Room(dict):\n', 'class Room(dict):\n    def __new__(cls, *what):\n        '
+                                 "return Room.__dict__.get('one') or setattr(Room, 'one', super().__new__(cls)) or Room.one\n\n"),
+
+    # the solver
+    'bounds are left': ('test_solver.py::test_a_thousand_bounded_quadratics', 'walk', 'new = project(wish, box)', 'new = wish'),
+    'steps are not shortened at a bound': ('test_solver.py::test_a_step_that_the_box_cuts_is_shortened', 'walk',
+                                           'return new, shorten(state, wish, new, x)', 'return new, state'),
+    'undo under bounds is not the very point': ('test_solver.py::test_undo_under_bounds_is_the_previous_point', 'walk',
+                                                'wish = restore(wish, old, back)', 'wish = wish'),
+    'the gradient is not projected': ('test_solver.py::test_a_thousand_bounded_quadratics', 'walk', 'return namespace(x).where(out, 0 * g, g)', 'return g'),
+    'points at hand are evaluated again': ('test_solver.py::test_no_point_is_evaluated_twice_in_a_row', 'walk',
+                                           'if same(x, seen.x)), None)', 'if False), None)'),
+    'what is not finite is kept': ('test_solver.py::test_nonfinite_at_a_trial_is_backed_out_of', 'walk', 'return not finite(here) or', 'return'),
+    'safe mode lets every point pass': ('test_solver.py::test_safe_mode_never_keeps_a_worse_point', 'walk', 'or safe and here.fun', 'or False and here.fun'),
+    'the last point is returned': ('test_solver.py::test_the_best_point_is_kept', 'solver',
+                                   'elif p.fun <= best.fun and math.isfinite(p.fun + p.optimality):', 'else:'),
+    '`tol` ignored': ('test_solver.py::test_tol_is_gtol', 'solver', "({} if tol is None else {'gtol': tol})", '{}'),
+    'a small step is a certificate': ('test_solver.py::test_small_steps_under_noise_are_no_certificate', 'solver', 'p.span[1] if calm else math.inf', 'p.span[1]'),
+    'Ctrl-C forgets the best point': ('test_solver.py::test_ctrl_c_returns_the_best_point', 'solver', 'return best, p, (98,', 'return first, p, (98,'),
+    'the variant is not passed on': ('test_solver.py::test_same_bits_as_the_optimizer', 'walk', 'options = dict(variant=variant,', "options = dict(variant='irprop-',"),
 }
 
 
