@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'members', 'as_groups', 'check_parameter', 'check_options',
-           'read_group', 'reader', 'number', 'run', 'Stepper', 'read_settings', 'Rprop']
+           'read_group', 'Groups', 'reader', 'number', 'run', 'Stepper', 'read_settings', 'Checkpoint', 'Rprop']
 
 # %% ../nbs/40_optim.ipynb #c10aedbc
 import math
@@ -136,7 +136,7 @@ def check_options(options: dict) -> None:
     if options['nonfinite'] not in ('hold', 'raise'):
         raise ValueError(f"nonfinite={options['nonfinite']!r}: choose 'hold' or 'raise'")
 
-# %% ../nbs/40_optim.ipynb #cab88e0f
+# %% ../nbs/40_optim.ipynb #bbfe5a34
 def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
     """A complete group from the user's: names and parameters apart, defaults filled in, everything checked.
 
@@ -145,8 +145,7 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
     TypeError, ValueError
         An unknown setting, a setting or parameter that cannot work, a parameter that is there twice.
     """
-    unknown = set(group) - set(defaults) - {'params', 'name'}
-    if 'params' not in group or unknown:
+    if 'params' not in group or set(group) - set(defaults) - {'params', 'name'}:
         raise ValueError(f"a group needs 'params' and may set {', '.join(defaults)}; this one has {', '.join(map(repr, group))}")
     pairs = [m if isinstance(m, tuple) else (f'parameter {i}', m) for i, m in enumerate(members(group['params']))]
     full = {**defaults, **group, 'params': [p for _, p in pairs], 'names': [str(name) for name, _ in pairs], 'loss': math.inf}
@@ -158,6 +157,27 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
             raise ValueError(f'{label} is there twice: it would be moved twice a step')
         seen.add(id(p))
     return full
+
+# %% ../nbs/40_optim.ipynb #ade3928c
+class Groups:
+    "The ground floor of `Rprop`: groups of parameters and their gradients"
+    def __init__(self, params: Any, **defaults: Any) -> None:
+        self.defaults, self.state, self.param_groups, self.engines = defaults, dict[Any, dict](), list[dict](), dict[int, Any]()
+        for group in as_groups(params):
+            self.add_param_group(group)
+
+    def add_param_group(self, group: dict) -> None:
+        "Add a dict with 'params' and any of the settings, for example for a part of the model that joins later"
+        before = [p for other in self.param_groups for p in other['params']]
+        self.param_groups.append(read_group(group, self.defaults, before))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        "Forget all gradients: set them to None, or fill them with zeros in place where `set_to_none` is False"
+        for p in (p for group in self.param_groups for p in group['params']):
+            if set_to_none:
+                p.grad = None
+            elif p.grad is not None:
+                (p.grad.detach() if is_tensor(p.grad) else p.grad)[...] = 0
 
 # %% ../nbs/40_optim.ipynb #79dee0d3
 def reader(params: Iterable[Any]) -> Callable[[Any], Any] | None:
@@ -181,27 +201,9 @@ def run(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/40_optim.ipynb #37456313
-class Stepper:
-    "The half of `Rprop` that moves: groups of parameters, their gradients, their steps"
-    def __init__(self, params: Any, **defaults: Any) -> None:
-        self.defaults, self.state, self.param_groups, self.engines = defaults, dict[Any, dict](), list[dict](), dict[int, Any]()
-        for group in as_groups(params):
-            self.add_param_group(group)
-
-    def add_param_group(self, group: dict) -> None:
-        "Add a dict with 'params' and any of the settings, for example for a part of the model that joins later"
-        before = [p for other in self.param_groups for p in other['params']]
-        self.param_groups.append(read_group(group, self.defaults, before))
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        "Forget all gradients: set them to None, or fill them with zeros in place where `set_to_none` is False"
-        for p in (p for group in self.param_groups for p in group['params']):
-            if set_to_none:
-                p.grad = None
-            elif p.grad is not None:
-                (p.grad.detach() if is_tensor(p.grad) else p.grad)[...] = 0
-
+# %% ../nbs/40_optim.ipynb #5f447e88
+class Stepper(Groups):
+    "The first floor of `Rprop`: the step"
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Move every parameter that has a gradient.
 
@@ -232,8 +234,8 @@ class Stepper:
 
     def ready(self, group: dict, loss: Any) -> tuple:
         "The answer of the group's variant, and its gradients: all together, or else one by one with their parameters"
-        compares = knobs(group['variant']).undo == 'if worse'
-        turned = answer(group['variant'], number(loss, group['maximize']) if compares else None, group['loss'])
+        now = number(loss, group['maximize']) if knobs(group['variant']).undo == 'if worse' else None
+        turned = answer(group['variant'], now, group['loss'])
         engine = self.engines.get(id(group['params']))
         grads = engine.read(group['params']) if engine and group['nonfinite'] == 'hold' else None
         found = [] if grads else [(p, gradient(p, label, group['nonfinite'])) for p, label in zip(group['params'], group['names'])]
@@ -266,37 +268,9 @@ def read_settings(saved: dict, group: dict) -> dict:
     check_options(full)
     return {**full, 'etas': tuple(full['etas']), 'step_sizes': tuple(full['step_sizes'])}
 
-# %% ../nbs/40_optim.ipynb #93bc6e6c
-class Rprop(Stepper):
-    """Resilient backpropagation in the shape of `torch.optim` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
-
-    Parameters
-    ----------
-    params : iterable
-        Parameters, (name, parameter) pairs, or group dicts with 'params' and any of the settings below.
-        A parameter is anything with `.grad` and an array: our `Parameter`, or a torch tensor, whose memory is shared.
-    lr : float or array, default 0.01
-        First step size, in units of the weights; it only seeds the steps. An array must broadcast to the weights.
-    etas : (float, float), default (0.5, 1.2)
-        Factors that shrink and grow the steps, 0 < eta- < 1 < eta+.
-    step_sizes : (float, float), default (1e-6, 50.0)
-        Smallest and largest step, in units of the weights; `inf` is the largest number there is.
-    variant : str, default 'irprop-'
-        A name in `VARIANTS`, in any case. 'irprop-' is what torch.optim.Rprop does; 'irprop+' needs the error at each step.
-    maximize : bool, default False
-        Climb instead of descend.
-    nonfinite : 'hold' or 'raise', default 'hold'
-        A NaN in a gradient leaves its weight alone and forgets its sign, or is an error.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For settings and parameters that cannot work, with the value and the range.
-    """
-    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
-                 variant: str = 'irprop-', maximize: bool = False, nonfinite: str = 'hold') -> None:
-        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, nonfinite=nonfinite)
-
+# %% ../nbs/40_optim.ipynb #609d7549
+class Checkpoint(Stepper):
+    "The second floor of `Rprop`: its state as a dict"
     def labelled(self) -> list[tuple[str, Any]]:
         "Names and parameters of all groups, in the order in which a state dict numbers them"
         return [pair for group in self.param_groups for pair in zip(group['names'], group['params'])]
@@ -333,6 +307,37 @@ class Rprop(Stepper):
         memories = {p: read(state[key], weights(p), name) for key, (name, p) in zip(keys, self.labelled()) if key in state}
         self.param_groups[:], self.state, self.engines = settings, memories, {}
 
+# %% ../nbs/40_optim.ipynb #96d1ce59
+class Rprop(Checkpoint):
+    """Resilient backpropagation in the shape of `torch.optim` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters, (name, parameter) pairs, or group dicts with 'params' and any of the settings below.
+        A parameter is anything with `.grad` and an array: our `Parameter`, or a torch tensor, whose memory is shared.
+    lr : float or array, default 0.01
+        First step size, in units of the weights; it only seeds the steps. An array must broadcast to the weights.
+    etas : (float, float), default (0.5, 1.2)
+        Factors that shrink and grow the steps, 0 < eta- < 1 < eta+.
+    step_sizes : (float, float), default (1e-6, 50.0)
+        Smallest and largest step, in units of the weights; `inf` is the largest number there is.
+    variant : str, default 'irprop-'
+        A name in `VARIANTS`, in any case. 'irprop-' is what torch.optim.Rprop does; 'irprop+' needs the error at each step.
+    maximize : bool, default False
+        Climb instead of descend.
+    nonfinite : 'hold' or 'raise', default 'hold'
+        A NaN in a gradient leaves its weight alone and forgets its sign, or is an error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For settings and parameters that cannot work, with the value and the range.
+    """
+    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
+                 variant: str = 'irprop-', maximize: bool = False, nonfinite: str = 'hold') -> None:
+        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, nonfinite=nonfinite)
+
     def save(self, path: Any) -> None:
         "Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was"
         write_arrays(path, packed(self.state_dict()))
@@ -352,6 +357,5 @@ class Rprop(Stepper):
         OSError
             A file that cannot be opened.
         """
-        room = sum(2048 + 16 * math.prod(weights(p).shape) for _, p in self.labelled())
-        lrs = sum(32 * np.size(group['lr']) for group in self.param_groups)
-        self.load_state_dict(unpacked(read_arrays(path, 2**16 + room + 4 * lrs)))
+        room = 2**16 + sum(2048 + 144 * math.prod(weights(p).shape) for _, p in self.labelled())
+        self.load_state_dict(unpacked(read_arrays(path, room)))
