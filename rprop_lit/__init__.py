@@ -3,7 +3,8 @@ __version__ = "0.1.0"
 
 from .optim import Parameter, Rprop
 from .rule import State, init
-from .solver import minimize, rprop, scipy_method
+from .solver import minimize, scipy_method
 from .variants import VARIANTS, update
+from .walk import rprop
 
 __all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update']
