@@ -131,7 +131,7 @@ def kernel(kind: str, loss: str) -> Any:
     "The compiled kernel for weights of a kind and errors of a C type, without fused operations"
     return sys.modules['cupy'].RawKernel(source(kind, loss), 'rprop', options=('--fmad=false',))
 
-# %% ../nbs/34_cuda.ipynb #8af463f9
+# %% ../nbs/34_cuda.ipynb #8a3b18c2
 class CudaEngine(OneByOne):
     """Steps all parameters of a group on a GPU by one launch.
 
@@ -181,9 +181,9 @@ class CudaEngine(OneByOne):
         if not self.unchanged(params):
             return None
         grads = [p.grad for p in params]
-        forms = ('shape', 'dtype', 'device')
-        fit = all([type(g).__module__ == type(w).__module__ and all(getattr(g, f) == getattr(w, f) for f in forms) for g, w in zip(grads, self.weights)])
-        return grads if fit else None
+        fit = [type(g).__module__ == type(w).__module__ and (g.shape, g.dtype, g.device) == (w.shape, w.dtype, w.device)
+               for g, w in zip(grads, self.weights)]
+        return grads if all(fit) else None
 
     def move(self, grads: list, turned: Any, etas: Any, step_sizes: Any) -> None:
         "Make one step by one launch; `undo` may be an error on the device, which the kernel then compares"
@@ -248,8 +248,8 @@ def answered(made: Any, group: dict, loss: Any) -> Any:
             raise RuntimeError('a CUDA graph cannot contain an error that was read: pass loss= as an array on the device')
     return answer(group['variant'], number(loss, group['maximize']), float(group['loss']))
 
-# %% ../nbs/34_cuda.ipynb #121a30a1
-def engine_for(old: Any, params: list, weights: list, *rest: Any) -> Any:
+# %% ../nbs/34_cuda.ipynb #097a8420
+def engine_for(old: Any, params: Any, weights: Any, *rest: Any) -> Any:
     "The engine `old` if it was built for these parameters as they are; else a new one, the fastest that there is"
     if isinstance(old, CudaEngine) and old.unchanged(params):
         return old
