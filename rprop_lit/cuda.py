@@ -19,17 +19,18 @@ from . import engine
 from .engine import OneByOne
 from .variants import answer, capped, knobs
 
-# %% ../nbs/34_cuda.ipynb #592e0966
+# %% ../nbs/34_cuda.ipynb #e6ff2fc1
 BODY = '''
-    signed char s = (g > 0) - (g < 0), agree = retreat ? -1 : s * sign;
+    const int s = (g > 0) - (g < 0), agree = retreat ? -1 : s * sign;
     const T last = step;
     step *= agree > 0 ? eta_plus : agree < 0 ? eta_minus : (T)1;
-    step = step < lo ? lo : step > hi ? hi : step;
-    s = agree < 0 && (forget || retreat) ? 0 : s;
-    T dw = s > 0 ? -step : s < 0 ? step : (T)-0.0;
-    if (agree < 0 && (undo || retreat)) dw = sign > 0 ? last : sign < 0 ? -last : (T)-0.0;
+    step = step < lo ? lo : step;
+    step = step > hi ? hi : step;
+    const int kept = agree < 0 && (forget || retreat) ? 0 : s;
+    T dw = kept > 0 ? -step : kept < 0 ? step : (T)-0.0;
+    dw = agree < 0 && (undo || retreat) ? (sign > 0 ? last : sign < 0 ? -last : (T)-0.0) : dw;
     w += dw;
-    sign = s;
+    sign = kept;
 '''
 
 # %% ../nbs/34_cuda.ipynb #8e541e53

@@ -153,7 +153,7 @@ def test_the_kernel_retreats_when_told(played):
 @needs_gxx
 def test_a_wrong_body_is_caught(tmp_path):
     # the comparison above must be able to fail: without the clamp from below it does
-    wrong = BODY.replace('step < lo ? lo : ', '')
+    wrong = BODY.replace('step = step < lo ? lo : step;', '')
     assert wrong != BODY
     text = PLAYED + source('float32').replace(BODY, wrong) + PLAYER
     library = build(tmp_path, text)

@@ -1,0 +1,340 @@
+"""Time a step of Rprop beside its peers, and write the figures with hardware, versions and date.
+
+    python tests/bench.py                  # all of it, about ten minutes, into tests/bench.json
+    python tests/bench.py --quick out.json # a minute, to see whether it works
+
+Never part of the test suite. All paths of a row are timed in one process, in turn (one step of each, then again), and the median is kept:
+so ratios within a row mean something on a noisy machine, and times across rows mean less. Gradients turn 15 % of their signs from step to step.
+"""
+import argparse
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from rprop_lit.arrays import backend  # noqa: E402
+from rprop_lit.cuda import BODY  # noqa: E402
+from rprop_lit.engine import flatten  # noqa: E402
+from rprop_lit.optim import Parameter, Rprop  # noqa: E402
+from rprop_lit.rule import init, update  # noqa: E402
+
+FLAGS = ['-O3', '-march=native', '-fno-trapping-math', '-ffp-contract=off']
+HOW = dict(etas=(0.5, 1.2), step_sizes=(1e-6, 50.0))
+
+
+def c_loop(folder, dtype):
+    "The kernel's own body in a plain C loop: what a processor can do"
+    T = {'float32': 'float', 'float64': 'double'}[dtype]
+    text = f'''typedef {T} T;
+extern "C" void loop(long n, T* __restrict W, const T* __restrict G, signed char* __restrict Q, T* __restrict S, T eta_minus, T eta_plus, T lo, T hi) {{
+    const int forget = 1, undo = 0, retreat = 0;
+    for (long i = 0; i < n; ++i) {{
+        const T g = G[i]; T w = W[i], step = S[i]; signed char sign = Q[i];
+        {BODY}
+        W[i] = w; S[i] = step; Q[i] = sign;
+    }}
+}}'''
+    (folder / f'{T}.cpp').write_text(text)
+    subprocess.run(['g++', *FLAGS, '-shared', '-fPIC', '-o', folder / f'{T}.so', folder / f'{T}.cpp'], check=True)
+    loop = ctypes.CDLL(str(folder / f'{T}.so')).loop
+    number = ctypes.c_float if T == 'float' else ctypes.c_double
+    numbers = [number(x) for x in (*HOW['etas'], *HOW['step_sizes'])]
+    return lambda *arrays: loop(ctypes.c_long(arrays[0].size), *[ctypes.c_void_p(a.ctypes.data) for a in arrays], *numbers)
+
+
+def gradients(n, dtype, count=4):
+    "Gradients of which 15 % turn from one to the next, 1 % exact zeros"
+    random = np.random.default_rng(0)
+    g = random.standard_normal(n, dtype=np.float32).astype(dtype, copy=False)
+    g[random.random(n, dtype=np.float32) < .01] = 0
+    found = [g]
+    for _ in range(count - 1):
+        found.append(np.where(random.random(n, dtype=np.float32) < .15, -found[-1], found[-1]))
+    return found
+
+
+class Readable:
+    "Chapter 10, one operation after the other"
+    def __init__(self, w):
+        self.w, self.state = w, init(w, 0.01)
+
+    def step(self, g):
+        dw, self.state = update(g, self.state, forget=True, undo=False, **HOW)
+        self.w += dw
+
+
+def paths(n, dtype, folder, wanted):
+    "Functions of a NumPy gradient, by name; each has weights of its own"
+    start, made = np.ones(n, dtype), {}
+    if 'readable' in wanted:
+        readable = Readable(start.copy())
+        made['readable'] = readable.step
+
+    def ours(name):
+        p = Parameter(start.copy())
+        optimizer = Rprop([p])
+
+        def step(g):
+            p.grad = g
+            backend(name)
+            optimizer.step()
+        return step
+    for name in ('numpy', 'numba'):
+        if name in wanted:
+            made[name] = ours(name)
+    if 'C' in wanted:
+        loop, state = c_loop(folder, dtype), init(start, 0.01)
+        w = start.copy()
+        made['C'] = lambda g: loop(w, g, state.sign, state.step)
+    if wanted & {'torch', 'torch compiled'}:
+        made |= torch_paths(start, wanted)
+    if 'optax' in wanted:
+        made |= optax_path(start)
+    return made
+
+
+def torch_paths(start, wanted):
+    "torch's own class: foreach, and compiled"
+    import torch
+    made = {}
+    for name in {'torch', 'torch compiled'} & wanted:
+        p = torch.nn.Parameter(torch.from_numpy(start.copy()))
+        optimizer = torch.optim.Rprop([p], foreach=name == 'torch')
+        run = optimizer.step if name == 'torch' else torch.compile(optimizer.step)
+
+        def step(g, p=p, run=run):
+            p.grad = torch.from_numpy(g)
+            run()
+        made[name] = step
+    return made
+
+
+def optax_path(start):
+    "optax's, jitted with donated state; it makes the move of the step before, at the same cost"
+    import jax
+    import optax
+    if start.dtype == np.float64:
+        return {}
+    rule = optax.rprop(0.01)
+
+    @lambda f: jax.jit(f, donate_argnums=(0, 1))
+    def step(w, state, g):
+        moves, state = rule.update(g, state, w)
+        return optax.apply_updates(w, moves), state
+    held = {'w': jax.numpy.asarray(start)}
+    held['state'] = rule.init(held['w'])
+    cache = {}
+
+    def run(g):
+        there = cache.setdefault(id(g), jax.numpy.asarray(g))
+        held['w'], held['state'] = step(held['w'], held['state'], there)
+        held['w'].block_until_ready()
+    return {'optax': run}
+
+
+def in_turn(steps, gs, rounds, budget=60.0):
+    "Median seconds of each step, all taken in turn; two rounds to warm up"
+    taken, began = {name: [] for name in steps}, time.perf_counter()
+    for k in range(rounds + 2):
+        for name, step in steps.items():
+            t = time.perf_counter()
+            step(gs[k % len(gs)])
+            if k > 1:
+                taken[name].append(time.perf_counter() - t)
+        if k > 6 and time.perf_counter() - began > budget:
+            break
+    return {name: float(np.median(t)) for name, t in taken.items()}
+
+
+def one_array(sizes, folder, available, rounds):
+    "Nanoseconds a weight for one array of each size and type"
+    rows = []
+    for dtype, n in sizes:
+        wanted = set(available)
+        if n > 20_000_000:
+            wanted -= {'readable', 'torch compiled'}
+        if n < 100_000:
+            wanted -= {'torch compiled'}
+        count = 2 if n > 20_000_000 else 4
+        steps, gs = paths(n, dtype, folder, wanted), gradients(n, dtype, count)
+        times = in_turn(steps, gs, rounds if n < 20_000_000 else 5)
+        rows.append({'dtype': dtype, 'n': n, 'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
+        print(dtype, n, rows[-1]['ns'], flush=True)
+        del steps, gs
+    return rows
+
+
+def many_arrays(available, rounds):
+    "Microseconds a step for 1,000 float32 arrays of 100 to 1,000 weights, through step() as a user calls it"
+    random = np.random.default_rng(0)
+    sizes = random.integers(100, 1001, 1000)
+    row = gradients(int(sizes.sum()), 'float32')
+    cut = [np.split(r, np.cumsum(sizes)[:-1]) for r in row]
+    split = [[piece.copy() for piece in pieces] for pieces in cut]
+    steps = {}
+
+    def ours(name, params, put):
+        optimizer = Rprop(params)
+
+        def step(k):
+            put(params, k)
+            return optimizer.step
+        return lambda k: (backend(name), step(k))[1]
+
+    def new(params, k):
+        for p, g in zip(params, split[k]):
+            p.grad = g
+
+    def written(params, k):
+        pass  # the gradients are in their row already: their making is nobody's step
+    for name in [x for x in ('numpy', 'numba') if x in available]:
+        apart = [Parameter(np.ones(n, np.float32)) for n in sizes]
+        together = [Parameter(np.ones(n, np.float32)) for n in sizes]
+        for p, g in zip(together, split[0]):
+            p.grad = g
+        flatten(together)
+        steps[name], steps[f'{name}, one row'] = ours(name, apart, new), ours(name, together, written)
+        if 'torch' in available:
+            steps[f'{name}, torch tensors'] = ours(name, leaves(sizes), tensor_gradients(split))
+    if 'torch' in available:
+        import torch
+        for kind in (True, False):
+            params, put = leaves(sizes), tensor_gradients(split)
+            optimizer = torch.optim.Rprop(params, foreach=kind)
+
+            def step(k, params=params, put=put, optimizer=optimizer):
+                put(params, k)
+                return optimizer.step
+            steps['torch' if kind else 'torch, one by one'] = step
+    taken = {name: [] for name in steps}
+    for k in range(rounds + 3):
+        for name, ready in steps.items():
+            run = ready(k % 4)
+            t = time.perf_counter()
+            run()
+            if k > 2:
+                taken[name].append(time.perf_counter() - t)
+    found = {name: round(float(np.median(t)) * 1e6, 1) for name, t in taken.items()}
+    print('1000 arrays', found, flush=True)
+    return {'arrays': 1000, 'weights': int(sizes.sum()), 'us': found}
+
+
+def leaves(sizes):
+    import torch
+    return [torch.nn.Parameter(torch.ones(int(n))) for n in sizes]
+
+
+def tensor_gradients(split):
+    import torch
+
+    def put(params, k):
+        for p, g in zip(params, split[k]):
+            p.grad = torch.from_numpy(g)
+    return put
+
+
+def one_small(available, rounds=3000):
+    "Microseconds a step for one float32 array of 100 weights"
+    gs = gradients(100, 'float32')
+    steps = paths(100, 'float32', None, set(available) & {'readable', 'numpy', 'numba', 'torch'})
+    times = in_turn(steps, gs, rounds)
+    return {name: round(t * 1e6, 2) for name, t in times.items()}
+
+
+def peak(n):
+    "Bytes that NumPy allocates, at most, during the first and a later step of one float32 array: beyond weights and gradient"
+    backend('numpy')
+    p = Parameter(np.ones(n, np.float32))
+    p.grad = np.ones(n, np.float32)
+    optimizer, found = Rprop([p]), []
+    for _ in range(2):
+        tracemalloc.start()
+        optimizer.step()
+        found.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return {'n': n, 'state': 5 * n, 'first step': found[0], 'later step': found[1]}
+
+
+def bandwidth(n=100_000_000):
+    "Bytes per second, read plus written, of a large copy"
+    a, b = np.ones(n, np.float32), np.zeros(n, np.float32)
+    taken = []
+    for _ in range(7):
+        t = time.perf_counter()
+        np.copyto(b, a)
+        taken.append(time.perf_counter() - t)
+    return round(8 * n / float(np.median(taken)) / 1e9, 2)
+
+
+def processor():
+    "The name of the processor, as far as the system tells"
+    try:
+        names = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def installed(*names):
+    "Versions of the packages that are there"
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
+
+
+def has_gpu():
+    try:
+        import cupy
+        return bool(cupy.cuda.is_available())
+    except Exception:
+        return False
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--quick', action='store_true')
+    parser.add_argument('out', nargs='?', default=str(ROOT / 'tests' / 'bench.json'))
+    args = parser.parse_args()
+    packages = installed('numpy', 'numba', 'torch', 'jax', 'optax', 'array-api-strict', 'cupy-cuda12x', 'cupy-cuda13x')
+    available = ['readable', 'numpy', 'C'] + [x for x in ('numba', 'torch') if x in packages] + ['torch compiled'] * ('torch' in packages and not args.quick)
+    sizes = [('float32', 10**k) for k in range(3, 7 if args.quick else 9)] + [('float64', 10**k) for k in range(5, 7 if args.quick else 8)]
+    result = {
+        'date': date.today().isoformat(), 'processor': processor(), 'cores': os.cpu_count(), 'python': platform.python_version(),
+        'compiler': subprocess.run(['g++', '--version'], capture_output=True, text=True).stdout.splitlines()[0] + ' ' + ' '.join(FLAGS),
+        'versions': packages, 'gpu': has_gpu(),
+        'paths': {name: name in packages or name == 'numpy' for name in ('numpy', 'numba', 'array-api-strict', 'torch', 'jax')} | {'cupy': has_gpu()},
+        'copy_GB_per_s': bandwidth(10**7 if args.quick else 10**8),
+    }
+    rounds = 9 if args.quick else 31
+    result['small'] = one_small(available)
+    result['many'] = many_arrays(available, 5 if args.quick else 15)
+    with tempfile.TemporaryDirectory() as folder:
+        result['one'] = one_array(sizes, Path(folder), available, rounds)
+    if 'optax' in packages:  # last, and in rows of its own: jax keeps threads that slow torch down
+        with tempfile.TemporaryDirectory() as folder:
+            result['optax'] = one_array([('float32', n) for _, n in sizes if n < 20_000_000 and _ == 'float32'], Path(folder), ['numpy', 'C', 'optax'], rounds)
+    result['memory'] = peak(10**7 if args.quick else 10**8)
+    result['load'] = round(os.getloadavg()[0], 1)
+    Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()
