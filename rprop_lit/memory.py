@@ -119,7 +119,7 @@ def write_arrays(path: Any, arrays: dict) -> None:
     finally:
         draft.unlink(missing_ok=True)
 
-# %% ../nbs/35_memory.ipynb #c9bdecfd
+# %% ../nbs/35_memory.ipynb #61440880
 def read_arrays(path: Any, most: float = math.inf) -> dict:
     "The arrays of a file by `write_arrays`; ValueError, in one line, if it is anything else or unpacks to over `most` bytes"
     with open(path, 'rb') as file:
@@ -132,7 +132,7 @@ def read_arrays(path: Any, most: float = math.inf) -> dict:
             if str(arrays.pop('checksum')) != digest(arrays):
                 raise ValueError('its checksum is wrong')
         except Exception as error:
-            raise ValueError(f'{path} is no state saved by Rprop, or is damaged: {" ".join(str(error).split())}') from None
+            raise ValueError(f'{path} is no state saved by Rprop, or is damaged: {" ".join(str(error).split())[:200]}') from None
     return arrays
 
 # %% ../nbs/35_memory.ipynb #2b729e65

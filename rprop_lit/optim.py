@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'members', 'as_groups', 'check_parameter', 'check_options',
-           'read_group', 'reader', 'run', 'Stepper', 'read_settings', 'Rprop']
+           'read_group', 'Groups', 'reader', 'run', 'Stepper', 'read_settings', 'Checkpoint', 'Rprop']
 
 # %% ../nbs/40_optim.ipynb #42f99d4e
 import math
@@ -115,15 +115,14 @@ def as_groups(params: Any) -> list[dict]:
         raise TypeError('params mixes group dicts and parameters: put every parameter into a group')
     return found if dicts else [{'params': found}]
 
-# %% ../nbs/40_optim.ipynb #8556eabc
+# %% ../nbs/40_optim.ipynb #81305ab1
 def check_parameter(p: Any, label: str, lr: Any) -> None:
     "Refuse what cannot be optimized: no gradient, wrong type, read-only, or an `lr` whose shape does not fit"
     if is_tensor(p) and not p.is_leaf:
         raise ValueError(f'{label} is computed from other tensors, so torch keeps no gradient for it: pass a leaf tensor')
     if not is_tensor(p) and not (hasattr(p, 'grad') and hasattr(p, 'data')):
         raise TypeError(f'{label} is a {type(p).__name__} without a .grad: wrap it as Parameter(array)')
-    w = weights(p)
-    writable(w, label)
+    w = writable(weights(p), label)
     try:
         np.broadcast_to(np.empty(np.shape(lr)), tuple(w.shape))
     except ValueError:
@@ -137,7 +136,7 @@ def check_options(options: dict) -> None:
     if options['nonfinite'] not in ('hold', 'raise'):
         raise ValueError(f"nonfinite={options['nonfinite']!r}: choose 'hold' or 'raise'")
 
-# %% ../nbs/40_optim.ipynb #cab88e0f
+# %% ../nbs/40_optim.ipynb #bbfe5a34
 def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
     """A complete group from the user's: names and parameters apart, defaults filled in, everything checked.
 
@@ -146,8 +145,7 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
     TypeError, ValueError
         An unknown setting, a setting or parameter that cannot work, a parameter that is there twice.
     """
-    unknown = set(group) - set(defaults) - {'params', 'name'}
-    if 'params' not in group or unknown:
+    if 'params' not in group or set(group) - set(defaults) - {'params', 'name'}:
         raise ValueError(f"a group needs 'params' and may set {', '.join(defaults)}; this one has {', '.join(map(repr, group))}")
     pairs = [m if isinstance(m, tuple) else (f'parameter {i}', m) for i, m in enumerate(members(group['params']))]
     full = {**defaults, **group, 'params': [p for _, p in pairs], 'names': [str(name) for name, _ in pairs], 'loss': math.inf}
@@ -160,25 +158,9 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
         seen.add(id(p))
     return full
 
-# %% ../nbs/40_optim.ipynb #79dee0d3
-def reader(params: Iterable[Any]) -> Callable[[Any], Any] | None:
-    "A function that gives the gradient of one of `params` as a NumPy array of reals, unchecked; None where `.grad` is that array"
-    if any('complex' in str(p.dtype) for p in params):
-        return lambda p: plain(reals(p.grad.detach() if is_tensor(p) else p.grad))
-    return (lambda p: p.grad.numpy()) if any(map(is_tensor, params)) else None
-
-# %% ../nbs/40_optim.ipynb #bc13c66f
-def run(closure: Callable[[], Any]) -> Any:
-    "Call a closure, with torch's gradients switched on where torch is in use"
-    torch = sys.modules.get('torch')
-    if torch is None:
-        return closure()
-    with torch.enable_grad():
-        return closure()
-
-# %% ../nbs/40_optim.ipynb #6058b809
-class Stepper:
-    "The half of `Rprop` that moves: groups of parameters, their gradients, their steps"
+# %% ../nbs/40_optim.ipynb #ade3928c
+class Groups:
+    "The ground floor of `Rprop`: groups of parameters and their gradients"
     def __init__(self, params: Any, **defaults: Any) -> None:
         self.defaults, self.state, self.param_groups, self.engines = defaults, dict[Any, dict](), list[dict](), dict[int, Any]()
         for group in as_groups(params):
@@ -197,6 +179,25 @@ class Stepper:
             elif p.grad is not None:
                 (p.grad.detach() if is_tensor(p.grad) else p.grad)[...] = 0
 
+# %% ../nbs/40_optim.ipynb #79dee0d3
+def reader(params: Iterable[Any]) -> Callable[[Any], Any] | None:
+    "A function that gives the gradient of one of `params` as a NumPy array of reals, unchecked; None where `.grad` is that array"
+    if any('complex' in str(p.dtype) for p in params):
+        return lambda p: plain(reals(p.grad.detach() if is_tensor(p) else p.grad))
+    return (lambda p: p.grad.numpy()) if any(map(is_tensor, params)) else None
+
+# %% ../nbs/40_optim.ipynb #bc13c66f
+def run(closure: Callable[[], Any]) -> Any:
+    "Call a closure, with torch's gradients switched on where torch is in use"
+    torch = sys.modules.get('torch')
+    if torch is None:
+        return closure()
+    with torch.enable_grad():
+        return closure()
+
+# %% ../nbs/40_optim.ipynb #dbc035e7
+class Stepper(Groups):
+    "The first floor of `Rprop`: the step"
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Move every parameter that has a gradient.
 
@@ -260,37 +261,9 @@ def read_settings(saved: dict, group: dict) -> dict:
     check_options(full)
     return {**full, 'etas': tuple(full['etas']), 'step_sizes': tuple(full['step_sizes'])}
 
-# %% ../nbs/40_optim.ipynb #93bc6e6c
-class Rprop(Stepper):
-    """Resilient backpropagation in the shape of `torch.optim` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
-
-    Parameters
-    ----------
-    params : iterable
-        Parameters, (name, parameter) pairs, or group dicts with 'params' and any of the settings below.
-        A parameter is anything with `.grad` and an array: our `Parameter`, or a torch tensor, whose memory is shared.
-    lr : float or array, default 0.01
-        First step size, in units of the weights; it only seeds the steps. An array must broadcast to the weights.
-    etas : (float, float), default (0.5, 1.2)
-        Factors that shrink and grow the steps, 0 < eta- < 1 < eta+.
-    step_sizes : (float, float), default (1e-6, 50.0)
-        Smallest and largest step, in units of the weights; `inf` is the largest number there is.
-    variant : str, default 'irprop-'
-        A name in `VARIANTS`, in any case. 'irprop-' is what torch.optim.Rprop does; 'irprop+' needs the error at each step.
-    maximize : bool, default False
-        Climb instead of descend.
-    nonfinite : 'hold' or 'raise', default 'hold'
-        A NaN in a gradient leaves its weight alone and forgets its sign, or is an error.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For settings and parameters that cannot work, with the value and the range.
-    """
-    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
-                 variant: str = 'irprop-', maximize: bool = False, nonfinite: str = 'hold') -> None:
-        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, nonfinite=nonfinite)
-
+# %% ../nbs/40_optim.ipynb #609d7549
+class Checkpoint(Stepper):
+    "The second floor of `Rprop`: its state as a dict"
     def labelled(self) -> list[tuple[str, Any]]:
         "Names and parameters of all groups, in the order in which a state dict numbers them"
         return [pair for group in self.param_groups for pair in zip(group['names'], group['params'])]
@@ -327,6 +300,37 @@ class Rprop(Stepper):
         memories = {p: read(state[key], weights(p), name) for key, (name, p) in zip(keys, self.labelled()) if key in state}
         self.param_groups[:], self.state, self.engines = settings, memories, {}
 
+# %% ../nbs/40_optim.ipynb #9db605b0
+class Rprop(Checkpoint):
+    """Resilient backpropagation in the shape of `torch.optim` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters, (name, parameter) pairs, or group dicts with 'params' and any of the settings below.
+        A parameter is anything with `.grad` and an array: our `Parameter`, or a torch tensor, whose memory is shared.
+    lr : float or array, default 0.01
+        First step size, in units of the weights; it only seeds the steps. An array must broadcast to the weights.
+    etas : (float, float), default (0.5, 1.2)
+        Factors that shrink and grow the steps, 0 < eta- < 1 < eta+.
+    step_sizes : (float, float), default (1e-6, 50.0)
+        Smallest and largest step, in units of the weights; `inf` is the largest number there is.
+    variant : str, default 'irprop-'
+        A name in `VARIANTS`, in any case. 'irprop-' is what torch.optim.Rprop does; 'irprop+' needs the error at each step.
+    maximize : bool, default False
+        Climb instead of descend.
+    nonfinite : 'hold' or 'raise', default 'hold'
+        A NaN in a gradient leaves its weight alone and forgets its sign, or is an error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For settings and parameters that cannot work, with the value and the range.
+    """
+    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
+                 variant: str = 'irprop-', maximize: bool = False, nonfinite: str = 'hold') -> None:
+        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, nonfinite=nonfinite)
+
     def save(self, path: Any) -> None:
         "Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was"
         write_arrays(path, packed(self.state_dict()))
@@ -346,6 +350,8 @@ class Rprop(Stepper):
         OSError
             A file that cannot be opened.
         """
-        room = sum(2048 + 16 * math.prod(weights(p).shape) for _, p in self.labelled())
-        lrs = sum(32 * np.size(group['lr']) for group in self.param_groups)
-        self.load_state_dict(unpacked(read_arrays(path, 2**16 + room + 4 * lrs)))
+        arrays = read_arrays(path, 2**16 + sum(2048 + 144 * math.prod(weights(p).shape) for _, p in self.labelled()))
+        try:
+            self.load_state_dict(unpacked(arrays))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f'{path} holds no state of an Rprop: {error!r}') from None
