@@ -19,16 +19,16 @@ from . import engine
 from .engine import OneByOne
 from .variants import answer, capped, knobs
 
-# %% ../nbs/34_cuda.ipynb #e6ff2fc1
+# %% ../nbs/34_cuda.ipynb #8e1cf064
 BODY = '''
     const int s = (g > 0) - (g < 0), agree = retreat ? -1 : s * sign;
     const T last = step;
     step *= agree > 0 ? eta_plus : agree < 0 ? eta_minus : (T)1;
     step = step < lo ? lo : step;
     step = step > hi ? hi : step;
-    const int kept = agree < 0 && (forget || retreat) ? 0 : s;
+    const int kept = agree < 0 && forget ? 0 : s;
     T dw = kept > 0 ? -step : kept < 0 ? step : (T)-0.0;
-    dw = agree < 0 && (undo || retreat) ? (sign > 0 ? last : sign < 0 ? -last : (T)-0.0) : dw;
+    dw = agree < 0 && undo ? (sign > 0 ? last : sign < 0 ? -last : (T)-0.0) : dw;
     w += dw;
     sign = kept;
 '''
@@ -50,7 +50,7 @@ struct W {
 };''',
 }
 
-# %% ../nbs/34_cuda.ipynb #60be12f8
+# %% ../nbs/34_cuda.ipynb #cf222784
 KERNEL = '''
 struct Row { const W* g; W* w; signed char* sign; T* step; unsigned long long n; };
 
@@ -59,7 +59,7 @@ extern "C" __global__ void rprop(const Row* rows, const unsigned* chunks, int co
     if (loss) {
         const double now = *loss;
         retreat = !isfinite(now);
-        undo = now > *last_loss;
+        undo = retreat || now > *last_loss;
         __syncthreads();
         if (threadIdx.x == 0) {
             __threadfence();

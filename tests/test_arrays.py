@@ -94,7 +94,7 @@ def awkward(dtype):
     "Arrays of many shapes in memory of every kind"
     random = np.random.default_rng(3)
     def fresh(*shape):
-        return np.asarray(random.normal(size=shape)).astype(dtype)
+        return np.where(random.random(shape) < .3, -0.0, random.normal(size=shape)).astype(dtype)
     odd = np.zeros(9 * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype)
     return [fresh(), fresh(0), fresh(1), fresh(7), fresh(4, 5), fresh(5, 4).T, fresh(9)[::-1], fresh(30)[::3], odd, fresh(2, 0, 3),
             fresh(BLOCK + 5), fresh(3, BLOCK)[:, ::2], np.asfortranarray(fresh(40, 30)), fresh(6, 1, 4).transpose(2, 0, 1)]
