@@ -192,7 +192,7 @@ def test_the_table_is_sent_only_when_a_gradient_moved(cupy):
         gpu.step()
     engine, = gpu.engines.values()
     assert engine.rows.turn == 1
-    for k in range(10):
+    for _ in range(10):
         there[0].grad = cupy.full(there[0].shape, 1.0, np.float32)
         kept = there[0].grad  # noqa: F841  held, so that the next one lies elsewhere
         gpu.step()
