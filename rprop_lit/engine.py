@@ -100,7 +100,7 @@ def plain(x: Any) -> Any:
         return None
     return a if a.dtype in (np.float16, np.float32, np.float64, np.int8) and a.dtype.isnative else None
 
-# %% ../nbs/32_engine.ipynb #79421f1d
+# %% ../nbs/32_engine.ipynb #e06d1ea4
 class Plan:
     "The half of an engine that does not change from step to step: weights, their memory in one row, bundles"
     def __init__(self, params: list, weights: list, memories: list[dict], read_one: Callable | None = None) -> None:
@@ -117,7 +117,7 @@ class Plan:
 
     def row(self, name: str, xp: Any) -> Any:
         "Move one kind of memory into a row, and give each memory its part of it"
-        flat = xp.concatenate([memory[name].reshape(-1) for memory in self.memories])
+        flat = xp.concatenate(parts) if len(parts := [memory[name].reshape(-1) for memory in self.memories]) > 1 else parts[0]
         for memory, a, b in zip(self.memories, self.ends, self.ends[1:]):
             memory[name] = flat[a:b].reshape(memory[name].shape)
         return plain(flat)
