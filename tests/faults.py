@@ -163,7 +163,7 @@ def tested(folder, tests, *options):
     "Run tests in a copy: whether they passed, and what failed"
     env = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE='1', RPROP_LIT_BACKEND='numpy')
     env.pop('PYTEST_ADDOPTS', None)
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', *options, *tests]
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', '-n', '0', *options, *tests]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode not in (0, 1):  # a fault that keeps the tests from starting shows nothing
         return None, [f'pytest ended with {done.returncode}: {done.stdout[-800:]}{done.stderr[-800:]}']

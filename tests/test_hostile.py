@@ -96,8 +96,6 @@ def test_every_truncation_is_refused(saved):
         assert str(path) in refused(path, optimizer, ps)
 
 
-
-
 def test_flipped_bits_are_refused_or_mean_nothing(saved):
     path, optimizer, ps = saved
     whole, good = path.read_bytes(), read_arrays(saved[0])
@@ -294,7 +292,7 @@ def test_a_writer_may_be_killed_at_any_moment(tmp_path):
 
 
 def test_many_kills_inside_one_process_tree(tmp_path):
-    "A hundred kills of a forked writer, which starts at once"
+    "A hundred kills, or more, of a forked writer, which starts at once"
     path = tmp_path / 'rprop.npz'
     p = Parameter(np.zeros(5_000))
     optimizer = Rprop([p], 0.1)
@@ -302,7 +300,9 @@ def test_many_kills_inside_one_process_tree(tmp_path):
     optimizer.step()
     optimizer.save(path)
     random, seen = np.random.default_rng(1), set()
-    for _ in range(100):
+    for kills in range(400):
+        if kills >= 100 and len(seen) > 1:  # on a busy machine the first hundred may come before any file is written
+            break
         child = os.fork()
         if child == 0:
             try:
