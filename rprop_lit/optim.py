@@ -6,7 +6,7 @@
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'members', 'as_groups', 'check_parameter', 'check_options',
            'read_group', 'Groups', 'reader', 'run', 'Stepper', 'read_settings', 'Checkpoint', 'Rprop']
 
-# %% ../nbs/40_optim.ipynb #42f99d4e
+# %% ../nbs/40_optim.ipynb #f9be35c9
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import plain
 from .cuda import answered, engine_for
-from .engine import plain
 from .memory import begin, on_host, packed, read, read_arrays, reals, unpacked, write_arrays, written
 from .rule import is_tensor, namespace
 from .variants import check, knobs

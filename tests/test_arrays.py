@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+import weakref
 
 import array_api_strict
 import numpy as np
@@ -267,6 +268,13 @@ def test_a_gradient_that_does_not_fit_changes_nothing(path, spoil, error, messag
         optimizer.step()
     assert [bits(p.data) for p in params] == [bits(w) for w in before[0]]
     assert str(optimizer.state_dict()) == str(before[1])
+
+
+def test_gradients_are_not_kept(path):
+    optimizer, params = running([np.zeros(30_000), np.zeros(4)])
+    held = [weakref.ref(p.grad) for p in params]
+    optimizer.zero_grad()
+    assert all(there() is None for there in held)
 
 
 def test_new_weights_are_noticed(path):
