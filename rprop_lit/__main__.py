@@ -196,11 +196,11 @@ def row(name: str, waits: tuple[Any, Any], scores: dict[str, float], lowest: flo
     "One line of the table: how long it took, the errors of the three periods, and the lowest training error ever"
     return f'{name:<14}' + ''.join(f'{n or "-":>12}' for n in waits) + ''.join(f'{x:>12.4f}' for x in (*scores.values(), lowest))
 
-# %% ../nbs/gallery/sunspots.ipynb #9c95ac73
+# %% ../nbs/gallery/sunspots.ipynb #be19794b
 def table(task: Task, fits: dict[str, Fit]) -> str:
     "The line and the networks side by side: evaluations, and average relative variance in each period"
     years = [f'{first}-{last}' for first, last in PERIODS.values()]
-    heads = ['evaluations', 'stopped', *PERIODS, 'lowest'], ['to target', 'after', *years, 'training']
+    heads = ['evaluations', 'kept', *PERIODS, 'lowest'], ['to target', 'after', *years, 'training']
     scores = standings(task, fits)
     level = scores[LINE]['training']
     lines = [' ' * 14 + ''.join(f'{word:>12}' for word in words) for words in heads]
@@ -211,9 +211,9 @@ def table(task: Task, fits: dict[str, Fit]) -> str:
     best = [min(scores, key=lambda name: scores[name][period]) for period in ('validation', 'test')]
     return '\n'.join([*lines, f'Best in the validation years: {best[0]}; in the test years: {best[1]}.'])
 
-# %% ../nbs/gallery/sunspots.ipynb #79d87dc0
+# %% ../nbs/gallery/sunspots.ipynb #eb1c84cf
 def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
-    "The four learning curves: training solid, validation thin, the stop a circle; the line's training error is dashed"
+    "The four learning curves: training thick, validation thin, the kept weights a circle; the line's training error is dashed"
     from rprop_lit.pictures import COLOURS, trace
     for variant, f in fits.items():
         trace(f.errors['training'], ax, variant)
@@ -221,7 +221,7 @@ def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
         ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant], markerfacecolor='white')
     ax.axhline(arv(linear(task), task)['training'], color='0.5', lw=1, ls='--')
     ax.set(ylabel='average relative variance', ylim=(.05, .5))
-    ax.set_title('Training error (thick), validation error (thin), stop (circle)')
+    ax.set_title('Training error (thick), validation error (thin), kept weights (circle)')
     return ax
 
 # %% ../nbs/gallery/sunspots.ipynb #42a13dee

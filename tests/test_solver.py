@@ -353,7 +353,8 @@ def test_the_first_step_is_relative_with_a_floor():
 @pytest.mark.parametrize('options, match', [
     (dict(lr=0), 'lr=0'), (dict(lr=-1), 'lr=-1'), (dict(lr=math.inf), 'lr=inf'), (dict(lr=math.nan), 'lr=nan'), (dict(etas=(1.0, 1.2)), r'etas=\(1\.0'),
     (dict(etas=(0.5, 0.9)), 'etas'), (dict(etas=(0.5, [1.2, 1.0])), 'etas'), (dict(step_sizes=(1, 0.1)), 'step_sizes=.*0 <= '),
-    (dict(step_sizes=(-1, 1)), 'step_sizes')])
+    (dict(step_sizes=(-1, 1)), 'step_sizes'), (dict(step_sizes=(math.inf, math.inf)), 'step_sizes'), (dict(step_sizes=(0, math.nan)), 'step_sizes'),
+    (dict(etas=(0.5, math.inf)), 'etas=.*inf'), (dict(lr=1e39), r"lr=1e\+39: need 'auto' or 0 < lr < 1e38"), (dict(lr=[0.1, 0.0]), r'lr=\[0\.1, 0\.0\]')])
 def test_bad_options_are_refused_at_once(options, match):
     with pytest.raises(ValueError, match=match):
         rprop(square, [1.0, 2.0], **options)
@@ -640,6 +641,16 @@ def test_the_benchmark_is_of_these_problems():
     names = [p.name for problems in classics.SETS.values() for p in problems]
     assert [row['name'] for row in table['problems']] == names and len(classics.MGH) == 35 and len(classics.ROWS) >= 14
     assert table['solvers'] == list(classics.SOLVERS)
+
+
+def test_four_problems_appear_under_two_names():
+    "Chapter 50 says so: the same start, and the same error there"
+    found = {}
+    with np.errstate(all='ignore'):
+        for problem in [p for problems in classics.SETS.values() for p in problems]:
+            found.setdefault((*problem.start, float(f'{problem.fun(problem.start)[0]:.12g}')), []).append(problem.name)
+    twins = [names for names in found.values() if len(names) > 1]
+    assert twins == [['Rosenbrock', '1 Rosenbrock'], ['10 Meyer', 'MGH10, start 2'], ['15 Kowalik and Osborne', 'MGH09, start 2'], ['17 Osborne 1', 'MGH17, start 2']]
 
 
 @pytest.mark.parametrize('solver', [*classics.VARIANTS, 'safe'])
