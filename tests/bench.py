@@ -3,8 +3,9 @@
     python tests/bench.py                  # all of it, about ten minutes, into tests/bench.json
     python tests/bench.py --quick out.json # a minute, to see whether it works
 
-Never part of the test suite. All paths of a row are timed in one process, in turn (one step of each, then again), and the median is kept:
-so ratios within a row mean something on a noisy machine, and times across rows mean less. Gradients turn 15 % of their signs from step to step.
+Never part of the test suite. All paths of a row are timed in one process, in turn, and the median of all turns is kept: so ratios within a row
+mean something on a noisy machine, and times across rows mean less. In its turn a path makes one step that is not timed, since the path before has
+filled the caches with its own arrays, and then some that are. Gradients turn 15 % of their signs from step to step.
 """
 import argparse
 import ctypes
@@ -146,15 +147,23 @@ def optax_path(start):
 
 
 def in_turn(steps, gs, rounds, budget=60.0):
-    "Median seconds of each step, all taken in turn; two rounds to warm up"
+    "Median seconds of each step, the paths taking turns; in a turn one step is not timed and about a hundredth of a second of them is"
     taken, began = {name: [] for name in steps}, time.perf_counter()
-    for k in range(rounds + 2):
+    at_a_time = {}
+    for name, step in steps.items():
+        step(gs[0])
+        step(gs[1])
+        t = time.perf_counter()
+        step(gs[0])
+        at_a_time[name] = max(1, min(1000, int(0.01 / (time.perf_counter() - t))))
+    for _ in range(rounds):
         for name, step in steps.items():
+            step(gs[0])
             t = time.perf_counter()
-            step(gs[k % len(gs)])
-            if k > 1:
-                taken[name].append(time.perf_counter() - t)
-        if k > 6 and time.perf_counter() - began > budget:
+            for k in range(at_a_time[name]):
+                step(gs[(k + 1) % len(gs)])
+            taken[name].append((time.perf_counter() - t) / at_a_time[name])
+        if len(taken[name]) > 6 and time.perf_counter() - began > budget:
             break
     return {name: float(np.median(t)) for name, t in taken.items()}
 
@@ -220,13 +229,14 @@ def many_arrays(available, rounds):
                 return optimizer.step
             steps['torch' if kind else 'torch, one by one'] = step
     taken = {name: [] for name in steps}
-    for k in range(rounds + 3):
+    for turn in range(rounds + 1):
         for name, ready in steps.items():
-            run = ready(k % 4)
-            t = time.perf_counter()
-            run()
-            if k > 2:
-                taken[name].append(time.perf_counter() - t)
+            for k in range(4):
+                run = ready((turn + k) % 4)
+                t = time.perf_counter()
+                run()
+                if turn and k:
+                    taken[name].append(time.perf_counter() - t)
     found = {name: round(float(np.median(t)) * 1e6, 1) for name, t in taken.items()}
     print('1000 arrays', found, flush=True)
     return {'arrays': 1000, 'weights': int(sizes.sum()), 'us': found}
@@ -246,7 +256,7 @@ def tensor_gradients(split):
     return put
 
 
-def one_small(available, rounds=3000):
+def one_small(available, rounds=31):
     "Microseconds a step for one float32 array of 100 weights"
     gs = gradients(100, 'float32')
     steps = paths(100, 'float32', None, set(available) & {'readable', 'numpy', 'numba', 'torch'})
