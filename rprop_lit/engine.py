@@ -6,12 +6,12 @@
 __all__ = ['move', 'OneByOne', 'step_bundle', 'bundles', 'pieces', 'joined', 'Plan', 'Collector', 'Engine', 'flatten',
            'engine_for']
 
-# %% ../nbs/32_engine.ipynb #16997a0d
+# %% ../nbs/32_engine.ipynb #278bb30e
 import math
 import sys
 from collections.abc import Callable
 from itertools import accumulate
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,23 +21,23 @@ from .arrays import BLOCK, Room, backend, compiled, numba_works, numbers, plain,
 from .rule import State, namespace
 from .variants import capped, retreat
 
-# %% ../nbs/32_engine.ipynb #89d6e15a
+# %% ../nbs/32_engine.ipynb #0c60cc6c
 def move(w: Any, g: Any, memory: dict, turned: Any, etas: Any, step_sizes: Any) -> None:
     "Move the weights `w` by one step and update their `memory`, both in place; `turned` is the answer of chapter 20"
     state = State(memory['sign'], memory['step_size'])
-    options = dict(etas=etas, step_sizes=capped(step_sizes, state.step))
+    options = dict(etas=capped(etas, state.step), step_sizes=capped(step_sizes, state.step))
     with np.errstate(over='ignore'):  # a step that outgrows its type is cut to the largest step at once
         dw, new = retreat(state, **options) if turned is None else rule.update(g, state, forget=turned[0], undo=turned[1], **options)
     w[...] = w + dw
     memory['sign'][...], memory['step_size'][...] = new.sign, new.step
 
-# %% ../nbs/32_engine.ipynb #c806cbe9
+# %% ../nbs/32_engine.ipynb #5a128119
 class OneByOne:
     "Steps parameters one after the other, by `update`: right for every kind of array"
     def __init__(self, params: list, weights: list, memories: list[dict], *rest: Any) -> None:
         self.params, self.weights, self.memories = params, weights, memories
 
-    def read(self, params: list) -> list | None:
+    def read(self, params: list, state: dict) -> list | None:
         "The gradients of `params`; None if they must be looked at one by one"
         return None
 
@@ -61,12 +61,12 @@ def step_bundle(ws: list, gs: list, moves: list, sign: Any, step: Any, room: Roo
     for w, move in zip(ws, moves):
         np.add(w, move, w)
 
-# %% ../nbs/32_engine.ipynb #308cab3b
+# %% ../nbs/32_engine.ipynb #6c0f1a81
 def bundles(sizes: list[int], most: int) -> list[tuple[int, int]]:
     "Cut a list of sizes in runs of neighbours, each of a total of at most `most` or of one member: pairs (first, end)"
     cuts, total = [0], 0
     for i, size in enumerate(sizes):
-        if total and total + size > most:
+        if i > cuts[-1] and total + size > most:
             cuts.append(i)
             total = 0
         total += size
@@ -92,20 +92,20 @@ def joined(arrays: list) -> Any:
         return None
     return np.lib.stride_tricks.as_strided(arrays[0].reshape(-1), (sum(a.size for a in arrays),))
 
-# %% ../nbs/32_engine.ipynb #e06d1ea4
+# %% ../nbs/32_engine.ipynb #ec4687aa
 class Plan:
     "The half of an engine that does not change from step to step: weights, their memory in one row, bundles"
     def __init__(self, params: list, weights: list, memories: list[dict], read_one: Callable | None = None) -> None:
         self.params, self.memories, self.read_one = list(params), memories, read_one
         self.weights, self.tensors = [plain(w) for w in weights], hasattr(params[0], 'data_ptr')
-        if any(w is None or w.dtype != self.weights[0].dtype for w in self.weights):
-            raise TypeError('weights of several types, or of a type or library without a fast path')
+        if any(w is None or w.dtype != self.weights[0].dtype or hasattr(p, 'data_ptr') != self.tensors for p, w in zip(params, self.weights)):
+            raise TypeError('weights of several types or libraries, or of one without a fast path')
         self.ends = [0, *accumulate(w.size for w in self.weights)]
         self.sign, self.step = (self.row(name, namespace(weights[0])) for name in ('sign', 'step_size'))
         self.room = Room(min(BLOCK, self.ends[-1]), self.weights[0].dtype, self.step.dtype)
         self.bundles = [self.bundle(*cut) for cut in bundles([w.size for w in self.weights], BLOCK)]
         self.forms = [w.shape for w in self.weights], [w.dtype for w in self.weights]
-        self.flat, self.held = joined(self.weights), self.where(params)
+        self.flat, self.held, self.parts = joined(self.weights), self.where(params), [m['step_size'] for m in memories]
 
     def row(self, name: str, xp: Any) -> Any:
         "Move one kind of memory into a row, and give each memory its part of it"
@@ -122,32 +122,35 @@ class Plan:
         return first, end, ws, moves, self.sign[a:b], self.step[a:b]
 
     def where(self, params: list) -> list:
-        "What would differ if a parameter got other weights: its array, or the address of a tensor"
-        return [p.data_ptr() for p in params] if self.tensors else [p.data for p in params]
+        "What would differ if a parameter got other weights: its array, or the address and layout of a tensor"
+        return [(p.data_ptr(), p.shape, p.stride()) for p in params] if self.tensors else [p.data for p in params]
 
-    def unchanged(self, params: list) -> bool:
-        "Is this the plan for these parameters, as they are now?"
+    def unchanged(self, params: list, state: dict) -> bool:
+        "Is this the plan for these parameters and their memories in `state`, as they are now?"
         if len(params) != len(self.params) or not all(map(is_, params, self.params)):
             return False
         same = self.where(params) == self.held if self.tensors else all(map(is_, self.where(params), self.held))
-        return same and all([w.flags.writeable for w in self.weights])
+        kept = all(map(is_, map(state.get, params), self.memories)) and all(map(is_, map(itemgetter('step_size'), self.memories), self.parts))
+        return same and kept and all([w.flags.writeable for w in self.weights])
 
-# %% ../nbs/32_engine.ipynb #1e765fc2
+# %% ../nbs/32_engine.ipynb #b5676d72
 class Collector(Plan):
     "A plan that can collect the gradients for a step"
     home: list | None = None  # the gradients, if they lie in one row as the weights do
     rows: list | None = None  # the same as NumPy arrays
     slope: Any = None  # the row
+    at: list | None = None  # where they lie, if they are tensors
 
-    def read(self, params: list) -> list | None:
+    def read(self, params: list, state: dict) -> list | None:
         "The gradients of those of `params` that have one, or None if this engine was built for something else"
         found = [p.grad for p in params]
         if any([g is None for g in found]):
             params = [p for p, g in zip(params, found) if g is not None]
             found = [p.grad for p in params]
-        if not self.unchanged(params):
+        if not self.unchanged(params, state):
             return None
-        if self.home and all(map(is_, found, self.home)):
+        at = [g.data_ptr() for g in found] if self.tensors and self.flat is not None else None  # their `.data` may be replaced
+        if self.home and at == self.at and all(map(is_, found, self.home)):
             return self.rows
         try:
             grads = [self.read_one(p) for p in params] if self.read_one else found
@@ -156,14 +159,14 @@ class Collector(Plan):
             return None
         if fits and self.home is None:
             self.slope = joined(grads) if self.flat is not None else None
-            self.home, self.rows = ([], None) if self.slope is None else (found, grads)
+            self.home, self.rows, self.at = ([], None, at) if self.slope is None else (found, grads, at)
         return grads if fits else None
 
     def taken(self, grads: list) -> list:
         "Gradients, looked at by the caller, as NumPy arrays"
         return [plain(g) for g in grads]
 
-# %% ../nbs/32_engine.ipynb #fe4c14a8
+# %% ../nbs/32_engine.ipynb #dc2a316b
 class Engine(Collector):
     """Steps parameters together, at full speed.
 
@@ -200,7 +203,7 @@ class Engine(Collector):
                 return step_block(w, g, sign, step, self.room, forget, undo, rule)
             for a in range(0, w.size, BLOCK):
                 run(w[a:a + BLOCK], g[a:a + BLOCK], sign[a:a + BLOCK], step[a:a + BLOCK])
-        safe = max(float(rule[0][3]), 1.0) * etas[1] * etas[1] < np.finfo(self.step.dtype).max
+        safe = max(float(rule[0][3]), 1.0) * etas[1] * etas[1] < float(np.finfo(self.step.dtype).max)
         return run if safe else np.errstate(over='ignore')(run)  # a step that outgrows its type is cut to the largest step at once
 
     def move(self, grads: list, turned: Any, etas: Any, step_sizes: Any) -> None:
@@ -218,7 +221,8 @@ class Engine(Collector):
     def run_all(self, grads: list, how: tuple) -> None:
         "Step all bundles, or the one row that they are"
         key = (*how, backend())
-        run = self.runners.get(key) or self.runners.setdefault(key, self.runner(*how))
+        self.runners = self.runners if key in self.runners else {key: self.runner(*how)}
+        run = self.runners[key]
         if self.home and grads is self.rows:
             return run(self.flat, self.slope, self.sign, self.step)
         for bundle in self.bundles:
@@ -264,10 +268,10 @@ def flatten(params: Any) -> None:
         shape = p.data.shape
         p.data, p.grad = (row[end - size:end].reshape(shape) for row in rows)
 
-# %% ../nbs/32_engine.ipynb #7df54e08
-def engine_for(old: Any, *what: Any) -> Any:
-    "The engine `old` if it was built for these parameters as they are; else a new one, the fastest that there is"
-    if isinstance(old, Plan) and old.unchanged(what[0]):
+# %% ../nbs/32_engine.ipynb #3deee51e
+def engine_for(old: Any, state: dict, *what: Any) -> Any:
+    "The engine `old` if it was built for these parameters and their memories as they are; else a new one, the fastest that there is"
+    if isinstance(old, Plan) and old.unchanged(what[0], state):
         return old
     try:
         return Engine(*what)

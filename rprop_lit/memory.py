@@ -6,13 +6,14 @@
 __all__ = ['begin', 'reals', 'joined', 'written', 'on_host', 'fitting', 'read', 'digest', 'write_arrays', 'read_arrays', 'packed',
            'unpacked', 'to_torch']
 
-# %% ../nbs/35_memory.ipynb #c86df1e8
+# %% ../nbs/35_memory.ipynb #d42bef49
 import hashlib
 import io
 import json
 import math
 import os
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ import numpy as np
 
 from .rule import init, is_tensor, namespace, sign_of, signed
 
-# %% ../nbs/35_memory.ipynb #c4fae356
+# %% ../nbs/35_memory.ipynb #93f3e837
 def begin(w: Any, lr: Any) -> dict:
     "The memory of a parameter before its first step"
-    first = init(w, lr)
+    with np.errstate(over='ignore'):  # a first step that its type cannot hold is cut to the largest step at once
+        first = init(w, lr)
     return {'step': 0, 'sign': first.sign, 'step_size': first.step}
 
 # %% ../nbs/35_memory.ipynb #d9f3e204
@@ -66,7 +68,7 @@ def fitting(value: Any, w: Any, label: str) -> Any:
         raise ValueError(f'the state of {label} has shape {value.shape} and type {value.dtype}, its weights have shape {tuple(w.shape)}')
     return namespace(w).asarray(value)
 
-# %% ../nbs/35_memory.ipynb #75088363
+# %% ../nbs/35_memory.ipynb #abaa20ba
 def read(saved: Any, w: Any, label: str) -> dict:
     """A memory from its part of a state dict.
 
@@ -93,7 +95,10 @@ def read(saved: Any, w: Any, label: str) -> dict:
     if not bool(((size >= 0) & (size < math.inf)).all()):
         raise ValueError(f'the step sizes of {label} must be finite and at least 0')
     memory['sign'][...] = sign_of(prev, memory['sign'])
-    memory['step_size'][...], memory['step'] = size, int(saved['step'])
+    steps = float(on_host(saved['step']))
+    if not (steps >= 0 and steps.is_integer()):
+        raise ValueError(f'the number of steps of {label} is {steps}: it must be a whole number, 0 or larger')
+    memory['step_size'][...], memory['step'] = size, int(steps)
     return memory
 
 # %% ../nbs/35_memory.ipynb #d7e64e64
@@ -104,12 +109,13 @@ def digest(arrays: dict) -> str:
         total.update(f'{name} {arrays[name].dtype} {arrays[name].shape} '.encode() + arrays[name].tobytes())
     return total.hexdigest()
 
-# %% ../nbs/35_memory.ipynb #91f61e99
+# %% ../nbs/35_memory.ipynb #cd997c1c
 def write_arrays(path: Any, arrays: dict) -> None:
     "Write arrays to an .npz file with a checksum: beside the old file first, then in its place at once"
     path, packed = Path(path), io.BytesIO()
     np.savez(packed, checksum=np.array(digest(arrays)), **arrays)
-    draft = path.with_name(f'{path.name}.{os.getpid()}.part')
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'{path.name}.', suffix='.part', delete=False) as file:
+        draft = Path(file.name)
     try:
         with open(draft, 'wb') as file:
             file.write(packed.getbuffer())

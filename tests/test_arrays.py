@@ -211,12 +211,12 @@ def test_maximize_and_rows_laid_together(path):
         other.step()
         assert [bits(p.data) for p in apart] == [bits(q.data) for q in together]
     engine, = other.engines.values()
-    assert engine.slope is not None and engine.read(together) is engine.rows
+    assert engine.slope is not None and engine.read(together, other.state) is engine.rows
     together[3].grad = together[3].grad.copy()  # one of them leaves the row: gathered from now on
     apart[3].grad = together[3].grad
     one.step()
     other.step()
-    assert engine.read(together) is not engine.rows and [bits(p.data) for p in apart] == [bits(q.data) for q in together]
+    assert engine.read(together, other.state) is not engine.rows and [bits(p.data) for p in apart] == [bits(q.data) for q in together]
 
 
 def test_flatten_keeps_values_state_and_shapes(path):
@@ -508,7 +508,7 @@ def test_flattened_tensors_learn_as_before(path, torch):
             optimizer.step()
         assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters()))
     engine, = optimizers[1].engines.values()
-    assert engine.slope is not None and engine.read(list(nets[1].parameters())) is engine.rows
+    assert engine.slope is not None and engine.read(list(nets[1].parameters()), optimizers[1].state) is engine.rows
 
 
 @pytest.mark.parametrize('kind', ['bfloat16', 'float16'])

@@ -207,4 +207,4 @@ def test_errors_on_the_host_are_answered_as_ever():
     assert answered(None, group, math.nan) is None and number(None, False) is None and number(np.array([2.0]), True) == -2.0
     with pytest.raises(ValueError, match='loss'):
         answered(None, group, None)
-    assert answered(None, {**group, 'variant': 'rprop-'}, None) == (False, False, 2.0)
+    assert answered(None, {**group, 'variant': 'rprop-'}, None) == (False, False, math.inf)

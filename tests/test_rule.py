@@ -165,8 +165,8 @@ def test_signs():
 
 def test_answers():
     assert answer('RPROP-', None, math.inf) == (False, False, math.inf)
-    assert answer('irprop-', math.nan, 3.0) == (True, False, 3.0)
-    assert answer('rprop+', 9.0, 3.0) == (True, True, 3.0)
+    assert answer('irprop-', math.nan, 3.0) == (True, False, math.inf)
+    assert answer('rprop+', 9.0, 3.0) == (True, True, math.inf)
     assert answer('iRprop+', 9.0, 3.0) == (True, True, 9.0)
     assert answer('irprop+', 3.0, 3.0) == (True, False, 3.0)
     assert answer('irprop+', math.inf, 3.0) is None
