@@ -20,12 +20,13 @@ from .variants import check, knobs
 from .variants import pair as two
 from .variants import plain as numeric
 
-# %% ../nbs/38_parameters.ipynb #0978b918
+# %% ../nbs/38_parameters.ipynb #584ec373
 def writable(data: Any, what: str = 'the array') -> Any:
     "`data` if Rprop can move it: floating point or complex, and not read-only; TypeError or ValueError otherwise"
     kind = str(data.dtype)
     if ('float' not in kind and 'complex' not in kind) or not getattr(data.dtype, 'isnative', True):
-        raise TypeError(f'{what} is of type {kind}: weights must be floating-point numbers in the byte order of this machine, for example {what}.astype(float)')
+        raise TypeError(f'{what} is of type {kind}: weights must be floating-point numbers in the byte order of this machine, '
+                        f'for example {what}.astype(float)')
     if getattr(getattr(data, 'flags', None), 'writeable', True) is False:
         raise ValueError(f'{what} is read-only, and weights are changed in place: pass a copy')
     return data
@@ -77,7 +78,7 @@ def weights(p: Any) -> Any:
     "The array behind a parameter, as reals that can be written in place"
     return reals(p.detach() if is_tensor(p) else p.data)
 
-# %% ../nbs/38_parameters.ipynb #79d39364
+# %% ../nbs/38_parameters.ipynb #85e21966
 def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
     """The gradient of a parameter as reals, checked against its weights, or None where there is none.
 
@@ -86,10 +87,11 @@ def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
     TypeError, ValueError
         Another library, type or shape than the weights; NaN or inf where `nonfinite` is 'raise'.
     """
-    g, w = p.grad, p.detach() if is_tensor(p) else p.data
+    g: Any = p.grad
+    w = p.detach() if is_tensor(p) else p.data
     if g is None:
         return None
-    g = np.asarray(g) if isinstance(g, np.generic) else g
+    g = np.asarray(g) if isinstance(g, np.generic) else g  # NumPy makes a scalar of 2 * a where a is 0-d
     if not hasattr(g, 'dtype') or namespace(g) is not namespace(w):
         raise TypeError(f'the gradient of {label} is a {type(g).__name__}, its weights are a {type(w).__name__}: convert one')
     for what in ('shape', 'dtype', 'device', 'layout'):
