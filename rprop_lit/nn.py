@@ -112,15 +112,15 @@ class ReLU(Module):
     "Each element where it is positive, else 0"
     forward = staticmethod(op('relu'))
 
-# %% ../nbs/60_nn.ipynb #428a81ee
+# %% ../nbs/60_nn.ipynb #c5d82c39
 class Sequential(Module):
-    "Modules one after the other; any function of one tensor may stand between them"
+    "Modules one after the other; any function of one tensor may stand between them. Attributes that are set later are not called"
     def __init__(self, *layers: Any) -> None:
         vars(self).update((str(i), layer) for i, layer in enumerate(layers))
 
     def forward(self, x: Any) -> Any:
-        for layer in vars(self).values():
-            x = layer(x)
+        for name, layer in vars(self).items():
+            x = layer(x) if name.isdecimal() else x
         return x
 
 # %% ../nbs/60_nn.ipynb #5e063842

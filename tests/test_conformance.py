@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rprop_lit import conformance
-from rprop_lit.conformance import AFTER, BEFORE, Seen, check, follow, judge, main, ours, run, traces
+from rprop_lit.conformance import AFTER, BEFORE, Seen, check, follow, judge, main, ours, run, side_by_side, traces
 from rprop_lit.rule import State, init
 from rprop_lit.variants import VARIANTS, update
 
@@ -139,7 +139,7 @@ def test_update_walks_every_trace(trace, variant):
 def test_our_optimizer_walks_every_trace(variant, dtype):
     report = check(ours(variant), dtype)
     assert (report.variant, report.habits, report.steps, report.unexplained) == (variant, (), {}, ())
-    assert set(report.verdicts.values()) == {'bits'}
+    assert set(report.verdicts.values()) == {report.beside} == {'bits'}
 
 
 # ---- the check itself
@@ -184,7 +184,7 @@ def test_rounding_is_told_from_going_astray():
         step = ours('irprop-')(w, lr, etas, step_sizes)
         return lambda w, g, loss: step(w, g, loss) * (1 + 2**-52)
     report = check(rough)
-    assert report.variant == 'irprop-' and not report.habits and set(report.verdicts.values()) == {'rounding'}
+    assert report.variant == 'irprop-' and not report.habits and set(report.verdicts.values()) == {'rounding'} and report.beside == 'bits'
 
 
 def test_manners_toward_the_callers_gradient():
@@ -211,6 +211,83 @@ def test_manners_toward_the_callers_gradient():
     assert report.variant == 'rprop-' and 'keeps the gradient array instead of a copy' in report.habits
 
 
+def test_a_nan_that_is_wiped_from_the_callers_gradient_is_seen():
+    def tidy(w, lr, etas, step_sizes):
+        step = ours('irprop-')(w, lr, etas, step_sizes)
+
+        def act(w, g, loss):
+            np.nan_to_num(g, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            return step(w, g, loss)
+        return act
+    assert check(tidy).habits == ('writes into the gradient it is given',)
+
+
+# ---- two weights
+
+MIXERS = {
+    'the sum of the products decides': lambda products: products.sum(),
+    'one flip makes all flip': lambda products: products.min(),
+    'one that agrees keeps all from flipping': lambda products: products.max(),
+    'the first decides': lambda products: products[0],
+    'the last decides': lambda products: products[-1],
+    'neighbours change places': lambda products: products[::-1],
+}
+
+
+def mixed(mix, forget=True):
+    "irprop- or rprop-, where `mix` makes the products of signs into what decides"
+    def factory(w, lr, etas, step_sizes):
+        sign, size = np.zeros_like(w), np.full_like(w, lr)
+
+        def step(w, g, loss):
+            agree = mix(np.nan_to_num(np.sign(g)) * sign)
+            size[:] = np.clip(size * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)), *step_sizes)
+            sign[:] = np.where(np.logical_and(agree < 0, forget), 0, np.nan_to_num(np.sign(g)))
+            return w - sign * size
+        return step
+    return factory
+
+
+@pytest.mark.parametrize('forget', [True, False])
+@pytest.mark.parametrize('mixer', MIXERS)
+def test_weights_that_mix_are_seen_side_by_side_alone(mixer, forget):
+    report = check(mixed(MIXERS[mixer], forget))
+    assert report.variant == ('irprop-' if forget else 'rprop-') and set(report.verdicts.values()) == {'bits'}
+    assert report.beside == 'astray' and report.habits == ('mixes weights that walk side by side',)
+    assert 'two weights side by side: astray' in str(report)
+    assert check(mixed(lambda products: products, forget)).beside == 'bits'
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_two_weights_see_no_other_error(variant, dtype):
+    assert side_by_side(ours(variant), BY_NAME['golden', dtype]) == 'bits'
+
+    def dropped(w, lr, etas, step_sizes):
+        step = ours(variant)(w[:1].copy(), lr, etas, step_sizes)
+        return lambda w, g, loss: np.concatenate([step(w[:1], g[:1], loss), w[1:]])
+    assert side_by_side(dropped, BY_NAME['golden', dtype]) == 'astray'
+
+
+def single(w, lr, etas, step_sizes):
+    "irprop- for one number and no more"
+    step = ours('irprop-')(np.full(1, w.item()), lr, etas, step_sizes)
+    return lambda w, g, loss: step(w, g, loss)
+
+
+def first_only(w, lr, etas, step_sizes):
+    "irprop- that looks at the first number and returns it alone"
+    step = ours('irprop-')(w[:1].copy(), lr, etas, step_sizes)
+    return lambda w, g, loss: float(step(w[:1], g[:1], loss)[0])
+
+
+@pytest.mark.parametrize('factory', [single, first_only])
+def test_who_takes_one_weight_is_not_set_for_two(factory):
+    report = check(factory)
+    assert report.beside == 'not set' and not report.habits and set(report.verdicts.values()) == {'bits'}
+    assert main([f'{__name__}:{factory.__name__}']) == 0
+
+
 def test_settings_that_cannot_be_had_and_refusals():
     def picky(w, lr, etas, step_sizes):
         if not step_sizes[0] <= lr <= step_sizes[1]:
@@ -219,7 +296,7 @@ def test_settings_that_cannot_be_had_and_refusals():
 
         def act(w, g, loss):
             if not np.isfinite(g).all():
-                raise FloatingPointError('the gradient is not finite')
+                raise FloatingPointError
             return step(w, g, loss)
         return act
     report = check(picky)
@@ -257,6 +334,36 @@ def test_command(capsys):
     with pytest.raises(SystemExit) as stop:
         main(['--dtype', 'float8'])
     assert stop.value.code == 2
+
+
+def nobody(w, lr, etas, step_sizes):
+    "Cannot be set in any way"
+
+
+def only_odd(w, lr, etas, step_sizes):
+    "irprop- where the papers are silent, and not to be set elsewhere"
+    return None if step_sizes[0] <= lr <= step_sizes[1] else ours('irprop-')(w, lr, etas, step_sizes)
+
+
+joined = mixed(MIXERS['the sum of the products decides'])
+
+
+@pytest.mark.parametrize('name, said', [('nobody', 'unknown: 0 of 24'), ('only_odd', ': 2 of 24'), ('joined', 'irprop-: 24 of 24')])
+def test_command_fails_where_nothing_or_something_wrong_was_seen(name, said, capsys):
+    assert main([f'{__name__}:{name}']) == 1
+    assert said in capsys.readouterr().out
+
+
+NO_FACTORY = ['nonsense', '', ':', 'no_such_module:f', '.relative:f', 'rprop_lit.conformance:nope', 'rprop_lit.conformance:ours', 'math:pi',
+              'os:getcwd', 'rprop_lit.conformance:ours:bogus', 'rprop_lit.conformance:ours:irprop-:more']
+
+
+@pytest.mark.parametrize('name', NO_FACTORY)
+def test_what_is_no_factory_is_one_line_and_status_2(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == '' and err.count('\n') == 1 and repr(name) in err and err.endswith('\n')
 
 
 def stale(w, lr, etas, step_sizes):
@@ -310,8 +417,8 @@ def test_torch_live_is_as_recorded(dtype, foreach):
         return step
     live = check(factory, dtype)
     assert live.variant == 'irprop-' and live.habits == ('multiplies gradients, and small products vanish',)
-    assert list(live.steps) == ['tiny gradients'] and not live.unexplained
+    assert list(live.steps) == ['tiny gradients'] and not live.unexplained and live.beside == 'bits'
     assert set(live.verdicts.values()) == ({'bits', 'rounding', 'astray'} if dtype == 'float16' else {'bits', 'astray'})
     if torch.__version__.split('+')[0] == RECORDS['torch']['version'].split('+')[0]:
-        assert live == judge(recorded('torch foreach' if foreach else 'torch', dtype))
+        assert live._replace(beside='not set') == judge(recorded('torch foreach' if foreach else 'torch', dtype))
 

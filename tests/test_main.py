@@ -241,6 +241,10 @@ def test_a_bad_option_is_one_line_and_status_2(args, said, capsys):
     assert err.count('\n') == 1 and err.endswith('\n')
 
 
+def test_a_number_is_a_number_in_every_script():
+    assert command.parser().parse_args(['--epochs', '\N{ARABIC-INDIC DIGIT THREE}']).epochs == 3  # as for Python's own int
+
+
 def test_a_bad_option_as_a_program(tmp_path):
     done = run('--epochs', 'many', cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1) and "'many'" in done.stderr

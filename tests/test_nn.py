@@ -550,6 +550,16 @@ def test_sequential_takes_any_function():
     assert nn.Sequential()(3) == 3
 
 
+def test_sequential_calls_its_layers_and_nothing_else():
+    net = nn.Sequential(nn.Tanh(), nn.ReLU())
+    net.note, net.later = 'a note', nn.Tanh()
+    net.helper = lambda x: x / 0
+    x = np.array([-1.0, 0.5])
+    assert np.array_equal(net(x).data, np.maximum(np.tanh(x), 0))
+    setattr(net, '1', nn.Sigmoid())  # a layer may be exchanged, in its place
+    assert np.array_equal(net(x).data, nn.Sigmoid()(np.tanh(x)).data)
+
+
 @pytest.mark.parametrize('curve, fun', [(nn.Tanh, np.tanh), (nn.ReLU, lambda x: np.maximum(x, 0)), (nn.Sigmoid, lambda x: 1 / (1 + np.exp(-x)))])
 def test_curves_take_arrays_and_tensors(curve, fun):
     x = np.linspace(-2, 2, 9)
