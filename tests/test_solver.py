@@ -153,7 +153,7 @@ def test_a_thousand_bounded_quadratics():
             return 0.5 * (x - centre) @ A @ (x - centre), A @ (x - centre)
 
         x0, bounds = random.standard_normal(n) * 3, optimize.Bounds(low, high)
-        options = {'maxiter': 3000 if well else 40, 'gtol': 1e-9, 'ftol': 0}
+        options = {'maxiter': 3000 if well else 40, 'gtol': 1e-7, 'ftol': 0}
         r = minimize(fun, x0, bounds=bounds, variant=variant, options=options)
         if well:
             best = optimize.minimize(fun, np.clip(x0, low, high), jac=True, bounds=bounds, method='L-BFGS-B', options={'ftol': 0, 'gtol': 1e-10})
@@ -209,12 +209,33 @@ def test_a_step_that_the_box_cuts_is_shortened():
 
 
 def test_crossing_bounds():
-    with pytest.raises(ValueError, match=r'coordinate 1 cross: 3\.0 > 2\.0'):
+    with pytest.raises(ValueError, match=r'coordinate 1 cross: .* from 3\.0 to 2\.0'):
         minimize(square, [0.0, 0.0], bounds=[(0, 1), (3, 2)])
     with pytest.raises(ValueError, match='cross'):
         minimize(square, [0.0], bounds=[(math.nan, 2)])
-    with pytest.raises(ValueError, match='3 pairs of bounds for 2'):
-        minimize(square, [0.0, 0.0], bounds=[(0, 1)] * 3)
+    for nothing in [(math.inf, math.inf), (-math.inf, -math.inf), (1e300, None), (0.1, 0.1 + 1e-12)]:  # no float32 is in there
+        with pytest.raises(ValueError, match='coordinate 1 cross: there is no finite float32'):
+            minimize(square, np.zeros(2, np.float32), bounds=[(0, 1), nothing])
+    with pytest.raises(ValueError, match='cross'):
+        minimize(square, [0.0, 0.0], bounds=[(math.inf, math.inf)] * 2)
+
+
+@pytest.mark.parametrize('bounds', [[(0, 1)] * 3, [(0, 1)], (0, 1), [(0, 1, 2)] * 2, 3, 'ab', [('0', '1')] * 2, [], {0: (0, 1)},
+                                    optimize.Bounds([0, 0, 0], 1)], ids=str)
+def test_bounds_of_a_wrong_form(bounds):
+    with pytest.raises(ValueError, match=r'bounds=.*need 2 pairs \(low, high\), or a scipy.optimize.Bounds'):
+        rprop(square, [0.0, 0.0], bounds=bounds)
+
+
+def test_bounds_of_a_matrix():
+    for bounds in ([(1, 2)] * 4, optimize.Bounds(np.ones(4), np.full(4, 2)), optimize.Bounds(np.ones((2, 2)), 2)):
+        assert minimize(square, np.full((2, 2), 3.0), bounds=bounds).x.tolist() == [[1, 1], [1, 1]]
+
+
+def test_equal_bounds_fix_a_float32_at_the_nearest():
+    seen = []
+    r = minimize(lambda x: (seen.append(x[0]), square(x))[1], np.ones(2, np.float32), bounds=[(0.1, 0.1), (None, None)])
+    assert r.x[0] == np.float32(0.1) and set(seen) == {np.float32(0.1)} and r.success
 
 
 # ---- the best point, and errors that are not numbers
@@ -354,10 +375,72 @@ def test_the_first_step_is_relative_with_a_floor():
     (dict(lr=0), 'lr=0'), (dict(lr=-1), 'lr=-1'), (dict(lr=math.inf), 'lr=inf'), (dict(lr=math.nan), 'lr=nan'), (dict(etas=(1.0, 1.2)), r'etas=\(1\.0'),
     (dict(etas=(0.5, 0.9)), 'etas'), (dict(etas=(0.5, [1.2, 1.0])), 'etas'), (dict(step_sizes=(1, 0.1)), 'step_sizes=.*0 <= '),
     (dict(step_sizes=(-1, 1)), 'step_sizes'), (dict(step_sizes=(math.inf, math.inf)), 'step_sizes'), (dict(step_sizes=(0, math.nan)), 'step_sizes'),
-    (dict(etas=(0.5, math.inf)), 'etas=.*inf'), (dict(lr=1e39), r"lr=1e\+39: need 'auto' or 0 < lr < 1e38"), (dict(lr=[0.1, 0.0]), r'lr=\[0\.1, 0\.0\]')])
+    (dict(etas=(0.5, math.inf)), 'etas=.*inf'), (dict(lr=[0.1, 0.0]), r'lr=\[0\.1, 0\.0\]'),
+    (dict(lr=[0.1, 0.2, 0.3]), r'lr=\[0\.1, 0\.2, 0\.3\]: need a number, or numbers laid out as x0'), (dict(lr='0.1'), "lr='0.1'"),
+    (dict(lr=['0.1', '0.2']), "lr=.*laid out as x0"), (dict(lr=None), 'lr=None'), (dict(lr=1j), 'lr=1j'),
+    (dict(etas=(0.5,)), r'etas=\(0\.5,\): need a pair'), (dict(etas=None), 'etas=None: need a pair'), (dict(etas=0.5), 'etas=0.5: need a pair'),
+    (dict(step_sizes=(None, None)), 'step_sizes=None'), (dict(etas=(0.5, [1.2, 1.2, 1.2])), r'etas=\[1\.2')])
 def test_bad_options_are_refused_at_once(options, match):
     with pytest.raises(ValueError, match=match):
         rprop(square, [1.0, 2.0], **options)
+
+
+def test_the_first_step_fits_the_type():
+    assert math.isclose(next(rprop(square, [1e41])).step[0], 1e39) and minimize(lambda x: (abs(x).sum(), np.sign(x)), [1e41]).success
+    for lr in (1e39, 1e-60):
+        with pytest.raises(ValueError, match=r"lr=1e.*need 'auto' or 0 < lr <= 3\.4e\+38"):
+            rprop(square, np.ones(1, np.float32), lr=lr)
+
+
+def never(x):
+    raise AssertionError('called')
+
+
+@pytest.mark.parametrize('options, match', [
+    (dict(gtol='1e-3'), "gtol='1e-3': need a finite number >= 0"), (dict(gtol=math.nan), 'gtol=nan'), (dict(gtol=-1), 'gtol=-1'), (dict(gtol=math.inf), 'gtol=inf'),
+    (dict(xtol=1j), 'xtol=1j'), (dict(ftol=[1, 2]), r'ftol=\[1, 2\]'), (dict(maxiter=-1), 'maxiter=-1: need a number >= 0'), (dict(maxiter=math.nan), 'maxiter=nan'),
+    (dict(maxfev='9'), "maxfev='9'"), (dict(max_time=-1), 'max_time=-1'), (dict(target=math.nan), 'target=nan: need a number'), (dict(target='x'), "target='x'"),
+    (dict(window=0), 'window=0: need a whole number >= 1'), (dict(window=-5), 'window=-5'), (dict(window=10.0), 'window=10.0'),
+    (dict(safe='no'), "safe='no': need True or False"), (dict(trace=2), 'trace=2'), (dict(lr='0.1'), "lr='0.1'"), (dict(etas=(0.5,)), 'etas')])
+def test_bad_limits_are_refused_before_the_function_is_called(options, match):
+    with pytest.raises(ValueError, match=match):
+        minimize(never, [1.0, 2.0], options=options)
+    with pytest.raises(ValueError, match=match):
+        optimize.minimize(never, [1.0, 2.0], jac=True, method=scipy_method, options=options)
+
+
+def test_tol_is_checked_under_its_own_name():
+    with pytest.raises(ValueError, match="^tol='x': need a finite number"):
+        minimize(never, [1.0], tol='x')
+
+
+def test_none_is_the_default():
+    names = ('gtol', 'maxiter', 'xtol', 'ftol', 'maxfev', 'max_time', 'target', 'window', 'trace', 'lr', 'etas', 'step_sizes', 'safe')
+    a, b = minimize(rosenbrock().fun, [-1.2, 1.0], options=dict.fromkeys(names)), minimize(rosenbrock().fun, [-1.2, 1.0])
+    assert a.x.tolist() == b.x.tolist() and a.message == b.message and a.nfev == b.nfev
+    assert optimize.minimize(square, [3.0], jac=True, method=scipy_method, options={'maxiter': None}).success
+
+
+@pytest.mark.parametrize('x0, kind, match', [
+    ([math.nan], ValueError, r'x0=\[nan\] is not finite'), ([math.inf], ValueError, 'x0=.*not finite'), (None, TypeError, 'x0 is of type object'),
+    ([None], TypeError, 'x0 is of type object'), (['1', '2'], TypeError, 'x0 is of type <U1'), ({'a': 1}, TypeError, 'x0'), ([1j], TypeError, 'pairs of reals'),
+    (np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, 'none of them masked'), ([np.ones(2), np.array(math.nan)], ValueError, 'not finite')])
+def test_a_bad_start_is_called_so(x0, kind, match):
+    with pytest.raises(kind, match=match):
+        rprop(never, x0)
+
+
+def test_a_tensor_as_start():
+    torch = pytest.importorskip('torch')
+    for x0 in (torch.ones(2), [torch.ones(2), np.ones(2)]):
+        with pytest.raises(TypeError, match=r'x0 is a torch tensor: pass x0\.detach'):
+            rprop(never, x0)
+
+
+@pytest.mark.parametrize('dtype', ['>f4', '>f8'])
+def test_big_endian_starts(dtype):
+    r, native = minimize(square, np.ones(2, dtype)), minimize(square, np.ones(2, dtype[1:]))
+    assert r.success and r.x.tolist() == native.x.tolist() and r.x.dtype == native.x.dtype
 
 
 def test_unknown_names():
@@ -370,6 +453,66 @@ def test_unknown_names():
 def test_an_infinite_ceiling_is_the_largest_number():
     r = minimize(lambda x: (float(-x[0]), -np.ones_like(x)), np.zeros(1, np.float32), options={'step_sizes': (0, math.inf), 'maxiter': 900, 'ftol': 0})
     assert np.isfinite(r.x).all() and r.x[0] > 1e37
+
+
+# ---- what the function returns
+
+@pytest.mark.parametrize('out, match', [
+    (('1.0', [2.0, 2.0]), "the error is '1.0': need one real number"), ((None, [2.0, 2.0]), 'the error is None'), ((1j, [2.0, 2.0]), 'the error is 1j'),
+    ((np.ones(2), [2.0, 2.0]), r'the error is array\(\[1\., 1\.\]\)'), ((np.complex128(1), [2.0, 2.0]), 'the error is np.complex'),
+    ((1.0, [2j, 1.0]), 'gradient is of type complex128.*pairs of reals'), ((1.0, np.array([True, False])), 'gradient is of type bool'),
+    ((1.0, None), 'gradient is of type object'), ((1.0, ['a', 'b']), 'gradient is of type <U1'), ((1.0, np.ones(2, object)), 'gradient is of type object'),
+    ((1.0, np.ma.array([2.0, 2.0], mask=[1, 0])), 'none of them masked'), ((1.0, [2.0, 2.0], 3), r'returns \(error, gradient\), not \(1\.0, \[2\.0, 2\.0\], 3\)')])
+def test_no_answer_is_misunderstood(out, match):
+    with pytest.raises(TypeError, match=match):
+        minimize(lambda x: out, [1.0, 2.0])
+
+
+def test_answers_of_other_types_are_welcome():
+    torch = pytest.importorskip('torch')
+    plain = minimize(square, [1.0, 2.0])
+    for fun in (lambda x: (np.float64(square(x)[0]), list(square(x)[1])), lambda x: ([square(x)[0]][0].reshape(1), square(x)[1]),
+                lambda x: (torch.tensor(square(x)[0], requires_grad=True), torch.tensor(square(x)[1])),
+                lambda x: (square(x)[0], np.ma.array(square(x)[1]))):
+        assert minimize(fun, [1.0, 2.0]).x.tolist() == plain.x.tolist()
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_the_gradient_is_returned_in_the_type_of_the_start(dtype):
+    r = minimize(lambda x: (float((x * x).sum()), (2 * x).astype(float)), np.ones(2, dtype), tol=1e-3)
+    assert r.success and r.jac.dtype == r.x.dtype == dtype
+    mixed = minimize(lambda m: (float((m[0]**2).sum() + (m[1]**2).sum()), [2 * m[0].astype(float), 2 * m[1]]), [np.ones(2, dtype), np.ones(1, dtype)], tol=1e-3)
+    assert [g.dtype for g in mixed.jac] == [dtype, dtype]
+
+
+def test_a_small_gradient_keeps_its_sign_beside_float16():
+    p = take(2, rprop(lambda x: (float(x[0]), np.array([1e-20])), np.ones(1, np.float16), lr=0.25))
+    assert p[1].x == 0.75 and p[1].jac == 0
+
+
+@pytest.mark.filterwarnings('error')
+def test_overflow_is_dealt_with_in_silence():
+    def slope(x):
+        return -x.sum(), -np.ones_like(x)
+
+    for dtype in (np.float32, np.float64):
+        for safe in (False, True):
+            r = minimize(slope, np.ones(1, dtype), options={'ftol': 0, 'safe': safe, 'maxiter': 5000})
+            assert r.x[0] > 0.9 * np.finfo(dtype).max
+    r = minimize(square, np.ones(2, np.float32), bounds=[(0, 1e300), (-1e300, 1e39)])
+    assert r.success and r.x[0] == 0
+    minimize(lambda x: (x.sum() * 1e-300, np.full_like(x, 1e308)), np.full(1, 1e300), options={'ftol': 0, 'safe': True, 'maxiter': 500})
+    with pytest.raises(ValueError, match='x0: the error there is 1.0, or its gradient is not finite'):
+        minimize(lambda x: (float(x[0]), np.array([1e39])), np.ones(1, np.float32))
+
+
+@pytest.mark.filterwarnings('error')
+def test_an_infinite_gradient_that_leaves_the_box():
+    def root(x):  # the minimum is at the bound, and infinitely steep
+        return float(np.sqrt(x[0])), np.array([math.inf if x[0] == 0 else 0.5 / np.sqrt(x[0])])
+
+    r = minimize(root, [1.0], bounds=[(0, 2)])
+    assert r.success and r.x == 0 and r.fun == 0
 
 
 # ---- gradients
@@ -404,6 +547,47 @@ def test_each_rule_stops_and_says_so(options, status, success):
     name = ('gtol', 'maxiter', 'xtol', 'ftol', 'maxfev', 'max_time', 'target')[status]
     assert (r.status, r.success, r.message.partition(':')[0]) == (status, success, name)
     assert f'{options.get(name, 1e-5) if name != "ftol" else options[name] * r.fun:.6g}' in r.message
+
+
+def pit(x):
+    e = np.exp(-(x - 1000.5)**2)
+    return float(1 - e[0]), 2 * (x - 1000.5) * e
+
+
+def test_the_certificate_is_of_the_point_that_is_returned():
+    "The first step lands on a plain, higher than the start"
+    for variant in VARIANTS:
+        r = minimize(pit, [1000.0], variant=variant)
+        assert not r.success or abs(r.jac[0]) <= 1e-5
+        assert f'{abs(r.jac[0]):.6g} <=' in r.message or not r.message.startswith('gtol')
+    r = minimize(pit, [1000.0])
+    assert r.success and abs(r.x[0] - 1000.5) < 1e-5
+    flat = minimize(lambda x: (1.0, x * 0) if x[0] > 1002 else pit(x), [1000.0], variant='rprop-', options={'lr': 5.0})
+    assert flat.fun < 1 and not flat.success  # the walk cannot leave the plain, and does not call that arrived
+
+
+def test_no_certificate_of_a_wavy_function_is_false():
+    random, claimed = np.random.default_rng(0), 0
+    for trial in range(100):
+        A = random.standard_normal(3) * 5
+        r = minimize(lambda x: (float(np.sin(A * x).sum() + 0.01 * x @ x), A * np.cos(A * x) + 0.02 * x), random.standard_normal(3) * 3, variant=VARIANTS[trial % 4])
+        claimed += 'gtol' in r.message
+        assert ('gtol' in r.message) == (abs(r.jac).max() <= 1e-5) and (not r.success or abs(r.jac).max() < 0.1)
+    assert claimed > 80
+
+
+def test_of_equal_errors_the_smaller_gradient_is_best():
+    slopes = iter([4.0, 1.0, 2.0, 3.0, 0.5, 9.0])
+    r = minimize(lambda x: (7.0, np.array([next(slopes)])), [1.0], variant='rprop-', options={'maxfev': 6})
+    assert r.nfev == 6 and r.jac == 0.5
+
+
+def test_where_nothing_wants_to_move_xtol_is_silent():
+    def fun(x):  # nearly arrived, and then a jump to a plain
+        return (1.0, x * 0) if x[0] < -0.5 else square(x)
+
+    r = minimize(fun, [1.0], variant='rprop-', options={'lr': 0.999999, 'etas': (0.5, 3.0), 'gtol': 0, 'ftol': 0, 'xtol': 1e-9, 'maxiter': 50})
+    assert r.nfev == 3 and r.fun < 1e-9 and not r.success
 
 
 def test_a_stationary_start_costs_one_evaluation():
