@@ -168,10 +168,10 @@ def test_the_picture_is_saved_and_leaves_matplotlib_alone(fits, tmp_path, suffix
     import matplotlib
     matplotlib.use('agg')
     import matplotlib.pyplot as plt
-    before = dict(matplotlib.rcParams)
+    before = plt.get_fignums(), dict(matplotlib.rcParams)
     picture(TASK, fits, tmp_path / f'sun.{suffix}')
     assert (tmp_path / f'sun.{suffix}').read_bytes().startswith(head)
-    assert not plt.get_fignums() and dict(matplotlib.rcParams) == before
+    assert (plt.get_fignums(), dict(matplotlib.rcParams)) == before
 
 
 def test_what_the_pictures_draw(fits):
