@@ -18,6 +18,7 @@ POINTS = np.array([[0.0, 0.0], [1.0, 0.5], [2.0, 4.0], [1.0, 0.5], [1.5, -1.0]])
 @pytest.fixture(autouse=True)
 def no_figures_left():
     "Each test starts and ends with no figure open"
+    plt.close('all')
     yield
     plt.close('all')
 
