@@ -270,7 +270,7 @@ def test_a_shallow_copy_and_the_original_see_one_memory():
 def test_an_error_from_before_a_change_of_variant_is_not_compared():
     p = Parameter([0.0])
     optimizer = Rprop([p], lr=1.0, variant='irprop+')
-    for variant, sign, loss in (('irprop+', 1, 9.0), ('irprop-', 1, 1.0), ('irprop+', -1, 5.0)):
+    for variant, sign, loss in (('irprop+', 1, 1.0), ('irprop-', 1, 9.0), ('irprop+', -1, 5.0)):
         p.grad, optimizer.param_groups[0]['variant'] = np.full(1, sign, np.float32), variant
         optimizer.step(loss=loss)
     assert p.data == np.float32(-1) - np.float32(1.2)  # not known to have risen, so not undone
