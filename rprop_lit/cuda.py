@@ -131,7 +131,7 @@ def kernel(kind: str, loss: str) -> Any:
     "The compiled kernel for weights of a kind and errors of a C type, without fused operations"
     return sys.modules['cupy'].RawKernel(source(kind, loss), 'rprop', options=('--fmad=false',))
 
-# %% ../nbs/34_cuda.ipynb #9fcdc490
+# %% ../nbs/34_cuda.ipynb #f115a30d
 class CudaEngine(OneByOne):
     """Steps all parameters of a group on a GPU by one launch.
 
@@ -164,12 +164,14 @@ class CudaEngine(OneByOne):
         "Where the weights are"
         return [(p.data_ptr(), p.shape, p.stride()) if self.tensors else (p.data.data.ptr, p.data.shape, p.data.strides) for p in params]
 
-    def unchanged(self, params: list, state: dict) -> bool:
+    def unchanged(self, params: list, state: dict | None) -> bool:
         "Was this engine built for these parameters and their memories in `state`, as they are now?"
         if len(params) != len(self.params) or not all(map(is_, params, self.params)) or self.where(params) != self.held:
             return False
-        kept = all(map(is_, map(state.get, params), self.memories))
-        return kept and all(m['sign'] is sign and m['step_size'] is step for m, (sign, step) in zip(self.memories, self.parts))
+        if state is None:
+            return True
+        same = all(map(is_, map(state.get, params), self.memories))
+        return same and all(m['sign'] is sign and m['step_size'] is step for m, (sign, step) in zip(self.memories, self.parts))
 
     def stream(self) -> Any:
         "The current stream of the library that the weights belong to"
@@ -178,7 +180,7 @@ class CudaEngine(OneByOne):
             return cuda.get_current_stream()
         return cuda.ExternalStream(sys.modules['torch'].cuda.current_stream(self.weights[0].device).cuda_stream)
 
-    def read(self, params: list, state: dict) -> list | None:
+    def read(self, params: list, state: dict | None) -> list | None:
         "The gradients of those of `params` that have one, or None if they must be looked at one by one"
         params = [p for p in params if p.grad is not None]
         if not self.unchanged(params, state):
@@ -206,8 +208,7 @@ class CudaEngine(OneByOne):
             run = kernel(*self.kinds, 'float' if error is not None and error.dtype == np.float32 else 'double')
             run((max(1, min(self.count, 65_535)),), (256,), (self.rows.device, self.chunks, np.int32(self.count), *numbers, *flags,
                                                              np.uint64(0) if error is None else error, self.last, self.ticket))
-        for memory in self.memories:
-            memory['step'] += 1
+        self.due += 1
         for p in self.params if self.tensors else ():
             sys.modules['torch'].autograd.graph.increment_version(p)
 

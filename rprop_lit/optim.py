@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Groups', 'run', 'Stepper', 'Checkpoint', 'Rprop', 'Parameter']
 
-# %% ../nbs/40_optim.ipynb #ccc048c5
+# %% ../nbs/40_optim.ipynb #4b4291c6
 import math
 import sys
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from typing import Any
 
 from .cuda import answered, engine_for
 from .memory import begin, packed, read, read_arrays, unpacked, write_arrays, written
-from .parameters import Parameter, as_groups, check_options, first_step, gradient, read_group, read_settings, reader, weights
+from .parameters import Parameter, as_groups, check_options, check_parameter, first_step, gradient, read_group, read_settings, reader, weights
 from .rule import is_tensor
 
 _all_ = ['Parameter']
 
-# %% ../nbs/40_optim.ipynb #a0b66c3f
+# %% ../nbs/40_optim.ipynb #776e9178
 class Groups:
     "The ground floor of `Rprop`: groups of parameters and their gradients"
     def __init__(self, params: Any, **defaults: Any) -> None:
-        self.defaults, self.state, self.param_groups = defaults, dict[Any, dict](), list[dict]()
-        self.engines, self.settled = dict[int, Any](), dict[int, list]()
+        self.defaults, self.kept, self.param_groups = defaults, dict[Any, dict](), list[dict]()
+        self.seen, self.engines, self.settled = False, dict[int, Any](), dict[int, list]()
         for group in as_groups(params):
             self.add_param_group(group)
 
@@ -41,6 +41,23 @@ class Groups:
             elif p.grad is not None:
                 (p.grad.detach() if is_tensor(p.grad) else p.grad)[...] = 0
 
+    def counted(self) -> dict:
+        "The memories of all parameters, with every step counted"
+        for engine in self.engines.values():
+            engine.settle()
+        return self.kept
+
+    @property
+    def state(self) -> dict:
+        "What is remembered for each parameter: a dict of 'step', 'sign' and 'step_size', whose arrays may be written in place"
+        self.seen = True  # from now on somebody may hold it, and change it at any time
+        return self.counted()
+
+    @state.setter
+    def state(self, memories: dict) -> None:
+        self.counted()
+        self.kept, self.seen, self.engines = memories, True, {}
+
 # %% ../nbs/40_optim.ipynb #bc13c66f
 def run(closure: Callable[[], Any]) -> Any:
     "Call a closure, with torch's gradients switched on where torch is in use"
@@ -50,7 +67,7 @@ def run(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/40_optim.ipynb #352cbff9
+# %% ../nbs/40_optim.ipynb #26085ec7
 class Stepper(Groups):
     "The first floor of `Rprop`: the step"
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
@@ -86,18 +103,24 @@ class Stepper(Groups):
         "The answer of a group's variant, and its gradients: all together, or else one by one with their parameters"
         if not all(map(is_, map(group.get, self.defaults), self.settled.get(i, [None]))):
             group.update(check_options(group))
+            for p, label in zip(group['params'], group['names']):
+                check_parameter(p, label, group['lr'])
             self.settled[i] = [group[key] for key in self.defaults]
         engine, params, names = self.engines.get(i), group['params'], group['names']
         if len(params) != len(names):
             raise ValueError(f'the group has {len(params)} parameters and {len(names)} names: add parameters by add_param_group')
         turned = answered(engine, group, loss)
-        grads = engine.read(params, self.state) if engine and group['nonfinite'] == 'hold' else None
-        found = [] if grads else [(p, gradient(p, label, group['nonfinite']), label) for p, label in zip(params, names)]
-        return turned, grads, [(p, g, self.fitting(p, label)) for p, g, label in found if g is not None]
+        grads = engine.read(params, self.kept if self.seen else None) if engine and group['nonfinite'] == 'hold' else None
+        if grads:
+            return turned, grads, []
+        found = [(p, gradient(p, label, group['nonfinite']), label) for p, label in zip(params, names)]
+        return turned, None, [(p, g, self.fitting(p, label)) for p, g, label in found if g is not None]
 
     def fitting(self, p: Any, label: str) -> Any:
         "The weights of a parameter; ValueError if they have another shape than what is remembered for them"
-        w, memory = weights(p), self.state.get(p)
+        w, memory = weights(p), self.kept.get(p)
+        if memory and not {'step', 'sign', 'step_size'} <= set(memory):
+            raise ValueError(f"the memory of {label} holds {', '.join(memory)} and not step, sign and step_size: del optimizer.state[p]")
         if memory and tuple(memory['step_size'].shape) != tuple(w.shape):
             then = tuple(memory['step_size'].shape)
             raise ValueError(f'{label} has shape {tuple(w.shape)} now, and its memory {then}: to start it anew, del optimizer.state[p]')
@@ -107,22 +130,30 @@ class Stepper(Groups):
         "Move the parameters of a group that have gradients, by an engine that fits them"
         group = self.param_groups[i]
         if jobs:
+            self.counted()
             params, found, ws = zip(*jobs)
             memories = [self.memory(p, w, group) for p, w in zip(params, ws)]
-            self.engines[i] = engine_for(self.engines.get(i), self.state, params, ws, memories, reader(params))
-            grads = self.engines[i].taken(found)
+            engine = engine_for(self.engines.pop(i, None), self.kept, params, ws, memories, reader(params))
+            mine = set(map(id, memories))
+            self.engines = {k: e for k, e in self.engines.items() if mine.isdisjoint(map(id, e.memories))} | {i: engine}
+            grads = engine.taken(found)
         if grads:
             self.engines[i].move([-g for g in grads] if group['maximize'] else grads, turned, group['etas'], group['step_sizes'])
+            if self.seen:
+                self.engines[i].settle()
 
     def memory(self, p: Any, w: Any, group: dict) -> dict:
         "What is remembered for a parameter; begun at its first gradient"
-        return self.state.get(p) or self.state.setdefault(p, begin(w, first_step(p, group['lr'])))
+        if not self.kept.get(p):
+            self.kept[p] = begin(w, first_step(p, group['lr']))
+        return self.kept[p]
 
     def __getstate__(self) -> dict:
         "For copies: without the engines, which lean on the memory of this very object"
-        return {**self.__dict__, 'engines': {}, 'settled': {}}
+        self.seen = True  # a shallow copy has the same memories
+        return {**self.__dict__, 'kept': self.counted(), 'engines': {}, 'settled': {}}
 
-# %% ../nbs/40_optim.ipynb #dd5c4705
+# %% ../nbs/40_optim.ipynb #1fee7444
 class Checkpoint(Stepper):
     "The second floor of `Rprop`: its state as a dict"
     def labelled(self) -> list[tuple[str, Any]]:
@@ -132,7 +163,7 @@ class Checkpoint(Stepper):
     def state_dict(self) -> dict:
         "A copy of the state in the form of torch.optim: {'state': {number: {'step', 'prev', 'step_size'}}, 'param_groups': [...]}"
         number = {id(p): i for i, (_, p) in enumerate(self.labelled())}
-        state = {number[id(p)]: written(memory, p.dtype) for p, memory in self.state.items()}
+        state = {number[id(p)]: written(memory, p.dtype) for p, memory in self.counted().items() if id(p) in number}
         return {'state': state, 'param_groups': [{**group, 'params': [number[id(p)] for p in group['params']]} for group in self.param_groups]}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -154,7 +185,7 @@ class Checkpoint(Stepper):
             settings, memories = self.parsed(state_dict)
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
             raise ValueError(f'this is no state of an Rprop: {error!r}') from None
-        self.param_groups[:], self.state, self.engines, self.settled = settings, memories, {}, {}
+        self.param_groups[:], self.kept, self.seen, self.engines, self.settled = settings, memories, False, {}, {}
 
     def parsed(self, state_dict: dict) -> tuple[list[dict], dict]:
         "The settings and memories in a state dict, complete and checked"

@@ -73,9 +73,11 @@ class Parameter:
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.data!r})'
 
-# %% ../nbs/38_parameters.ipynb #67284cc2
+# %% ../nbs/38_parameters.ipynb #134073cb
 def weights(p: Any) -> Any:
     "The array behind a parameter, as reals that can be written in place"
+    if is_tensor(p) and p.is_conj():
+        raise ValueError('a parameter is a lazy conjugate, whose numbers are not in its memory: pass z.conj().resolve_conj()')
     return reals(p.detach() if is_tensor(p) else p.data)
 
 # %% ../nbs/38_parameters.ipynb #85e21966
@@ -104,11 +106,11 @@ def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
         raise ValueError(f"the gradient of {label} holds {nan} NaN and {inf} inf; nonfinite='hold' leaves NaN weights where they are")
     return g
 
-# %% ../nbs/38_parameters.ipynb #79dee0d3
+# %% ../nbs/38_parameters.ipynb #3b2f81e1
 def reader(params: Iterable[Any]) -> Callable[[Any], Any] | None:
     "A function that gives the gradient of one of `params` as a NumPy array of reals, unchecked; None where `.grad` is that array"
     if any('complex' in str(p.dtype) for p in params):
-        return lambda p: plain(reals(p.grad.detach() if is_tensor(p) else p.grad))
+        return lambda p: plain(reals(p.grad.detach() if is_tensor(p) else p.grad)) if p.grad.dtype == p.dtype else None
     return (lambda p: p.grad.numpy()) if any(map(is_tensor, params)) else None
 
 # %% ../nbs/38_parameters.ipynb #c0e0c4a1

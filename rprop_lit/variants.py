@@ -37,13 +37,13 @@ def knobs(variant: str) -> Variant:
         raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
     return row
 
-# %% ../nbs/20_variants.ipynb #3dd698f1
+# %% ../nbs/20_variants.ipynb #14095a68
 def capped(pair: Any, step: Any) -> tuple[Any, Any]:
     "Two factors or limits in the type of the array `step`, each at most its largest finite number"
     xp = namespace(step)
     largest = float(xp.finfo(step.dtype).max)
     low, high = (xp.asarray(x.clip(None, largest), dtype=step.dtype) if getattr(x, 'ndim', 0) else min(float(x), largest) for x in pair)
-    return low, high
+    return low + 0.0, high  # a limit of -0.0 is 0.0
 
 # %% ../nbs/20_variants.ipynb #b2d4d616
 def retreat(state: State, *, etas: Any, step_sizes: Any) -> tuple[Any, State]:

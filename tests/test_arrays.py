@@ -14,23 +14,14 @@ from streams import ETAS, VARIANTS, bits, errors, gradients
 
 from rprop_lit import arrays, rule
 from rprop_lit.arrays import BLOCK, Room, backend, compiled, numbers, step_block
-from rprop_lit.engine import Engine, OneByOne, bundles, flatten, joined, pieces
+from rprop_lit.engine import Engine, OneByOne
 from rprop_lit.optim import Parameter, Rprop
+from rprop_lit.rows import bundles, flatten, joined, pieces
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 
 KNOBS = [(False, False), (True, False), (True, True)]
 LIMITS = (1e-6, 50.0)
-
-
-@pytest.fixture(params=['numpy', 'numba'])
-def path(request):
-    "Both ways to step arrays in memory; the second needs Numba"
-    if request.param == 'numba':
-        pytest.importorskip('numba', reason='Numba is not installed')
-    before = backend()
-    yield backend(request.param)
-    backend(before)
 
 
 def run_of(path, room, knobs, etas, step, limits=LIMITS):
@@ -440,6 +431,7 @@ def test_a_wrong_environment_is_an_error():
 def test_small_problems_never_import_numba():
     code = '''import sys, numpy as np
 from rprop_lit.optim import Parameter, Rprop
+from rprop_lit.rows import bundles, flatten, joined, pieces
 p = Parameter(np.zeros(100)); p.grad = np.ones(100); o = Rprop([p]); o.step(); o.step(); print('numba' in sys.modules)'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto'}
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == 'False'
@@ -449,6 +441,7 @@ def test_a_broken_numba_is_announced_and_numpy_takes_over(tmp_path):
     (tmp_path / 'numba.py').write_text('raise ImportError("made for another NumPy")')
     code = '''import numpy as np
 from rprop_lit.optim import Parameter, Rprop
+from rprop_lit.rows import bundles, flatten, joined, pieces
 p = Parameter(np.zeros(20_000)); p.grad = np.ones(20_000); o = Rprop([p]); o.step(); print(p.data[0])'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto', 'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)

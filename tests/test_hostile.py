@@ -402,7 +402,7 @@ def test_new_parameters_do_not_pile_up():
     assert len(optimizer.state) == 1 and len(optimizer.engines) <= 1
 
 
-@pytest.mark.parametrize('sizes', [(50_000,), (700, 3, 70_000, 11)])
+@pytest.mark.parametrize('sizes', [(50_000,), (700, 3, 90_000, 11)])
 def test_two_threads_share_no_scratch(sizes):
     def make():
         ps = [Parameter(np.zeros(n, np.float32)) for n in sizes]

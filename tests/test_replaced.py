@@ -8,19 +8,8 @@ import pytest
 from streams import bits
 
 from rprop_lit import Parameter, Rprop, State, init, update
-from rprop_lit.arrays import backend
-from rprop_lit.engine import flatten
 from rprop_lit.memory import read_arrays
-
-
-@pytest.fixture(params=['numpy', 'numba'])
-def path(request):
-    if request.param == 'numba':
-        pytest.importorskip('numba', reason='Numba is not installed: the compiled path is left out')
-    before = backend()
-    backend(request.param)
-    yield request.param
-    backend(before)
+from rprop_lit.rows import flatten
 
 
 def first_step(*arrays, **settings):
@@ -99,7 +88,7 @@ def test_gradients_whose_data_are_replaced():
 
 
 def test_an_empty_parameter_before_a_large_one(path):
-    optimizer, (empty, large) = first_step(np.zeros(0), np.zeros(70_000))
+    optimizer, (empty, large) = first_step(np.zeros(0), np.zeros(90_000))
     assert (large.data == -0.01).all() and empty.data.size == 0
 
 
@@ -217,7 +206,7 @@ def test_engines_do_not_pile_up():
         optimizer.param_groups[0]['step_sizes'] = (1e-6, 50.0 + k)
         optimizer.step()
     engine, = optimizer.engines.values()
-    assert len(engine.runners) == 1
+    assert engine.how[3] == (1e-6, 99.0) and len(engine.how) == 5
 
 
 def test_a_first_step_for_each_complex_weight():
@@ -349,3 +338,337 @@ def test_numbers_beyond_the_type_are_cut_without_a_warning():
                 p.grad = np.ones(2, np.float32)
                 optimizer.step()
         assert np.isfinite(optimizer.state[p]['step_size']).all()
+
+
+def test_steps_are_counted_whenever_somebody_looks(path):
+    params = [Parameter(np.zeros(n)) for n in (3, 4)]
+    optimizer = Rprop(params)
+    for k in range(12):  # the second has a gradient at every third step only, so that the engine changes
+        params[0].grad = np.ones(3)
+        params[1].grad = np.ones(4) if k % 3 == 0 else None
+        optimizer.step()
+        if k == 5:
+            assert [m['step'] for m in optimizer.state_dict()['state'].values()] == [6, 2] and not optimizer.seen
+    held = optimizer.state
+    assert [held[p]['step'] for p in params] == [12, 4]
+    optimizer.step()
+    assert [held[p]['step'] for p in params] == [13, 4]
+    again = Rprop(params)
+    again.load_state_dict(optimizer.state_dict())
+    again.step()
+    assert [m['step'] for m in copy.deepcopy(again).state.values()] == [14, 4]
+
+
+@pytest.mark.parametrize('name, value, move', [('sign', 0, 0.1), ('sign', 1, 0.1 * 1.2), ('step_size', 0.5, 0.5 * 1.2)])
+def test_an_array_put_into_a_memory_is_used(path, name, value, move):
+    # without its sign a step keeps its size, with it it grows
+    optimizer, (p,) = first_step(np.zeros(3), lr=0.1)
+    p.data[...] = -0.2
+    optimizer.state[p][name] = np.full(3, value, optimizer.state[p][name].dtype)
+    optimizer.step()
+    assert (p.data == np.float64(-0.2) - move).all()
+
+
+def test_gradients_in_a_row_some_of_which_are_missing(path):
+    for missing in (0, 1, 2):
+        arrays = [np.zeros(n) for n in (3, 4, 5)]
+        params = [Parameter(a) for a in arrays]
+        flatten(params)
+        optimizer = Rprop(params)
+        params[missing].grad = None
+        for _ in range(3):
+            for p in params:
+                if p.grad is not None:
+                    p.grad[...] = 1
+            optimizer.step()
+        engine, = optimizer.engines.values()
+        assert engine.read(params, None) is not None
+        assert [float(p.data[0]) for p in params] == [0 if k == missing else -(0.01 + 0.01 * 1.2 + 0.01 * 1.2 * 1.2) for k in range(3)]
+
+
+def test_a_sparse_gradient_after_flatten_is_refused_by_name():
+    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    params = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(4))]
+    flatten(params)
+    optimizer = Rprop(params)
+    optimizer.step()
+    params[1].grad = torch.ones(4).to_sparse()
+    with pytest.raises(ValueError, match='layout'):
+        optimizer.step()
+
+
+def test_a_matrix_as_gradient():
+    p = Parameter(np.zeros((2, 2)))
+    with pytest.warns(PendingDeprecationWarning):
+        p.grad = np.matrix(np.ones((2, 2)))
+    Rprop([p]).step()
+    assert (p.data == -0.01).all()
+
+
+def test_a_memory_that_is_held_and_replaced_later_is_used(path):
+    optimizer, (p,) = first_step(np.zeros(3), lr=0.1)
+    held = optimizer.state
+    for _ in range(2):
+        optimizer.step()
+    held[p] = {'step': 0, 'sign': np.zeros(3, np.int8), 'step_size': np.full(3, 0.5)}
+    p.data[...] = 0
+    optimizer.step()
+    assert (p.data == -0.5).all() and held[p]['step'] == 1
+
+
+def test_a_state_of_the_users_own_is_used(path):
+    optimizer, (p,) = first_step(np.zeros(3), lr=0.1)
+    optimizer.state = {}
+    p.data[...] = 0
+    optimizer.step()
+    assert (p.data == -0.1).all() and optimizer.state[p]['step'] == 1
+    optimizer.state = mine = {p: {'step': 7, 'sign': np.ones(3, np.int8), 'step_size': np.full(3, 0.25)}}
+    optimizer.step()
+    assert mine[p]['step'] == 8 and (p.data == -0.1 - 0.25 * 1.2).all()
+
+
+@pytest.mark.parametrize('way', ['stay', 'leave and come back', 'change places'])
+def test_groups_that_leave_and_come_back(path, way):
+    groups = [[Parameter(np.zeros(3)) for _ in range(2)], [Parameter(np.zeros(4)) for _ in range(2)]]
+    optimizer = Rprop([{'params': ps} for ps in groups], lr=1.0)
+
+    def step(*ps):
+        for p in groups[0] + groups[1]:
+            p.grad = np.ones(p.shape) if p in ps else None
+        optimizer.step()
+    step(*groups[0], *groups[1])
+    away = optimizer.param_groups.pop(0) if way == 'leave and come back' else None
+    if way == 'change places':
+        optimizer.param_groups.reverse()
+    for _ in range(3):
+        step(*groups[1])
+    if away:
+        assert len(optimizer.state_dict()['state']) == 2
+        optimizer.param_groups.insert(0, away)
+    elif way == 'change places':
+        optimizer.param_groups.reverse()
+    step(*groups[0], *groups[1])
+    sizes, w = np.cumprod([1, 1.2, 1.2, 1.2, 1.2]), 0.0
+    for size in sizes:
+        w -= size
+    assert groups[1][0].data[0] == w
+    assert [m['step'] for m in optimizer.state_dict()['state'].values()] == [2, 2, 5, 5]
+
+
+@pytest.mark.parametrize('groups', [[[0, 1]], [[0], [1]]], ids=['one group', 'two groups'])
+def test_steps_wider_than_weights(path, groups):
+    # a network that was made float32 in mid-run keeps its float64 steps: the sum is formed in float64 and rounded once
+    random = np.random.default_rng(0)
+    narrow, wide = Parameter(random.normal(size=1000)), Parameter(random.normal(size=20).astype(np.float32))
+    both, gs = [narrow, wide], random.normal(size=(20, 1000))
+    optimizer = Rprop([{'params': [both[i] for i in group]} for group in groups], lr=0.01)
+    wide.grad = np.ones(20, np.float32)
+    states = [None, init(wide.data, 0.01)]
+    for k, g in enumerate(gs):
+        if k == 5:
+            narrow.data = narrow.data.astype(np.float32)
+        narrow.grad = g.astype(narrow.dtype)
+        states[0] = states[0] or init(narrow.data, 0.01)
+        expected = []
+        for i, p in enumerate(both):
+            dw, states[i] = update(p.grad, states[i], variant='irprop-')
+            expected.append((p.data + dw).astype(p.dtype))
+        optimizer.step()
+        assert [bits(p.data) for p in both] == [bits(w) for w in expected]
+    assert optimizer.state[narrow]['step_size'].dtype == np.float64 and optimizer.state[wide]['step_size'].dtype == np.float32
+
+
+def test_an_array_that_is_stepped_is_not_resized(path):
+    optimizer, (p, q) = first_step(np.zeros(1000), np.zeros(7))
+    with pytest.raises(ValueError, match='cannot resize'):
+        p.data.resize((300_000,), refcheck=False)
+    optimizer.step()
+    assert (p.data == -0.01 - 0.01 * 1.2).all()
+
+
+@pytest.mark.parametrize('shape, view', [((300, 300), lambda w: w.T), ((90_000,), lambda w: w[::-1]), ((3, 2), lambda w: w.T.reshape(3, 2)),
+                                         ((100,), lambda w: w), ((100,), lambda w: w[:])])
+def test_a_gradient_that_is_a_view_of_its_weights(path, shape, view):
+    w = np.random.default_rng(0).normal(size=shape)
+    p, apart, state = Parameter(w), w.copy(), init(w, 0.1)
+    optimizer = Rprop([p], lr=0.1)
+    for _ in range(5):
+        p.grad = view(p.data)
+        optimizer.step()
+        dw, state = update(view(apart), state, variant='irprop-')
+        apart = apart + dw
+    assert bits(p.data) == bits(apart)
+
+
+def test_a_gradient_that_is_shifted_against_its_weights(path):
+    row, apart = np.random.default_rng(0).normal(size=(2, 1001))
+    apart[:] = row
+    p, state = Parameter(row[:1000]), init(row[:1000], 0.1)
+    p.grad = row[1:]
+    optimizer = Rprop([p], lr=0.1)
+    for _ in range(5):
+        optimizer.step()
+        dw, state = update(apart[1:], state, variant='irprop-')
+        apart[:1000] += dw
+    assert bits(row) == bits(apart)
+
+
+def test_weights_of_complex_numbers_that_became_read_only():
+    optimizer, (p,) = first_step(np.zeros(3, complex))
+    before = p.data.copy()
+    p.data.flags.writeable = False
+    with pytest.raises(ValueError, match='read-only'):
+        optimizer.step()
+    assert bits(p.data) == bits(before)
+
+
+@pytest.mark.parametrize('lost', ['step', 'sign', 'step_size'])
+def test_a_memory_that_lacks_something_is_refused_before_anything_moves(path, lost):
+    front, p = Parameter(np.zeros(2)), Parameter(np.zeros(3))
+    optimizer = Rprop([{'params': [front]}, {'params': [('w', p)]}])
+    for _ in range(2):
+        front.grad, p.grad = np.ones(2), np.ones(3)
+        before = bits(front.data)
+        if optimizer.state:
+            del optimizer.state[p][lost]
+            with pytest.raises(ValueError, match='the memory of w holds .*: del optimizer.state'):
+                optimizer.step()
+            assert bits(front.data) == before
+        else:
+            optimizer.step()
+    optimizer.state[p].clear()  # an empty one is begun anew
+    optimizer.step()
+    assert optimizer.state[p]['step'] == 1
+
+
+def test_a_limit_of_minus_zero_is_zero(path):
+    p = Parameter(np.zeros(3))
+    optimizer = Rprop([p], lr=0.0, step_sizes=(-0.0, 1.0))
+    p.grad = np.array([1.0, -1.0, 0.0])
+    optimizer.step()
+    assert bits(optimizer.state[p]['step_size']) == bits(np.zeros(3))
+
+
+def test_first_steps_of_a_wrong_shape_are_refused_before_anything_moves():
+    front, p = Parameter(np.zeros(2)), Parameter(np.zeros(3))
+    optimizer = Rprop([{'params': [front]}, {'params': [('w', p)]}])
+    optimizer.param_groups[1]['lr'] = np.ones(2)
+    front.grad, p.grad = np.ones(2), np.ones(3)
+    with pytest.raises(ValueError, match=r'lr has shape \(2,\) and does not broadcast to w'):
+        optimizer.step()
+    assert (front.data == 0).all()
+
+
+def test_flatten_refuses_gradients_that_do_not_fit():
+    params = [Parameter(np.zeros(3)), Parameter(np.zeros(4))]
+    params[0].grad = np.ones(4)
+    with pytest.raises(ValueError, match='another shape'):
+        flatten(params)
+    params[0].grad = np.ones(3, np.float32)
+    with pytest.raises(TypeError, match='one type'):
+        flatten(params)
+    assert params[0].data.base is None
+
+
+def test_gradients_of_tensors_in_a_row_that_are_turned():
+    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    params = [torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(4))]
+    flatten(params)
+    optimizer = Rprop(params, lr=1.0)
+    params[0].grad[...] = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    optimizer.step(), optimizer.step()
+    assert params[0].detach().tolist() == [[0, -(1 + torch.tensor(1.2).item())], [0, 0]]
+    before = params[0].detach().clone()
+    params[0].grad.t_()
+    optimizer.step()
+    assert (params[0].detach() - before).tolist() == [[0, 0], [-1, 0]]
+
+
+def test_a_lazy_conjugate_is_refused():
+    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    with pytest.raises(ValueError, match='resolve_conj'):
+        Rprop([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64).conj())])
+
+
+def test_counts_read_by_another_thread(path):
+    p = Parameter(np.zeros(3))
+    p.grad = np.ones(3)
+    optimizer, going = Rprop([p]), [True]
+    optimizer.step()
+
+    def look():
+        while going:
+            optimizer.state_dict()
+    reader = threading.Thread(target=look)
+    reader.start()
+    for _ in range(2000):
+        optimizer.step()
+    going.clear()
+    reader.join()
+    assert optimizer.state[p]['step'] == 2001
+
+
+@pytest.mark.parametrize('w_at, g_at', [(0, 3), (3, 0)])
+def test_a_row_of_gradients_that_overlaps_the_row_of_weights(path, w_at, g_at):
+    row = np.random.default_rng(0).normal(size=1003)
+    apart, state = row.copy(), init(row[:1000], 0.1)
+    params = [Parameter(part) for part in np.split(row[w_at:w_at + 1000], [400])]
+    params[0].grad, params[1].grad = np.split(row[g_at:g_at + 1000], [400])
+    optimizer = Rprop(params, lr=0.1)
+    for _ in range(5):
+        optimizer.step()
+        dw, state = update(apart[g_at:g_at + 1000], state, variant='irprop-')
+        apart[w_at:w_at + 1000] += dw
+    assert bits(row) == bits(apart)
+
+
+def test_a_parameter_that_becomes_a_lazy_conjugate_is_refused():
+    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    p = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer = Rprop([p])
+    p.grad = torch.ones(2, dtype=torch.complex64)
+    optimizer.step()
+    p.grad, p.data = None, p.data.conj()
+    before, p.grad = p.detach().clone(), torch.ones(2, dtype=torch.complex64)
+    with pytest.raises(ValueError, match='resolve_conj'):
+        optimizer.step()
+    assert torch.equal(p.detach(), before)
+
+
+def test_pairs_of_reals_are_no_gradient_of_complex_weights():
+    optimizer, (p,) = first_step(np.zeros(3, complex))
+    p.grad = np.ones((3, 2))
+    with pytest.raises(ValueError, match=r'has shape \(3, 2\), its weights have \(3,\)'):
+        optimizer.step()
+
+
+def test_a_parameter_that_claims_to_equal_another_is_another():
+    class Vain:
+        def __init__(self, data):
+            self.data, self.grad = data, np.ones_like(data)
+            self.dtype, self.shape = data.dtype, data.shape
+
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            return True
+    first = Vain(np.zeros(3))
+    second = Vain(first.data)
+    optimizer = Rprop([first], lr=1.0)
+    optimizer.step()
+    optimizer.param_groups[0]['params'][0] = second
+    optimizer.step()
+    assert (first.data == -2).all() and [m['step'] for m in optimizer.state.values()] == [1, 1]
+
+
+def test_tensors_that_are_replaced_in_the_list_are_noticed():
+    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    for p in params:
+        p.grad = torch.ones(1)
+    optimizer = Rprop(params[:2], lr=1.0)
+    optimizer.step()
+    params[2].data.fill_(-1)
+    optimizer.param_groups[0]['params'][1] = params[2]  # equal to what it replaces, and another
+    optimizer.step()
+    assert [float(p.detach()) for p in params] == [float(-1 - torch.tensor(1.2)), -1, -2]

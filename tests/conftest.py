@@ -1,0 +1,14 @@
+"""What several test files need from pytest."""
+import pytest
+
+from rprop_lit.arrays import backend
+
+
+@pytest.fixture(params=['numpy', 'numba'])
+def path(request):
+    "Both ways to step arrays in memory, chosen while a test runs; the second needs Numba"
+    if request.param == 'numba':
+        pytest.importorskip('numba', reason='Numba is not installed: the compiled path is left out')
+    before = backend()
+    yield backend(request.param)
+    backend(before)
