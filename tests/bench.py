@@ -1,17 +1,19 @@
 """Time a step of Rprop beside its peers, and write the figures with hardware, versions and date.
 
-    python tests/bench.py                  # all of it, about ten minutes, into tests/bench.json
+    python tests/bench.py                  # all of it, about four minutes, into tests/bench.json
+    python tests/bench.py --runs 5         # the same five times, in processes of their own, and the median of each figure
     python tests/bench.py --quick out.json # a minute, to see whether it works
 
 Never part of the test suite. All paths of a row are timed in one process, in turn, and the median of all turns is kept: so ratios within a row
-mean something on a noisy machine, and times across rows mean less. In its turn a path makes one step that is not timed, since the path before has
-filled the caches with its own arrays, and then some that are. Gradients turn 15 % of their signs from step to step.
+mean something on a noisy machine, and times across rows mean less. In its turn a path first makes as many steps that are not timed as steps that
+are: the path before has filled the caches with its own arrays, and its threads keep a core busy for a moment after their last step. Gradients turn 15 % of their signs from step to step.
 """
 import argparse
 import ctypes
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,10 +28,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rprop_lit.arrays import backend  # noqa: E402
+from rprop_lit import engine, rows  # noqa: E402
+from rprop_lit.arrays import BLOCK, backend  # noqa: E402
 from rprop_lit.cuda import BODY  # noqa: E402
-from rprop_lit.engine import flatten  # noqa: E402
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
+from rprop_lit.rows import flatten, parts, threads, together  # noqa: E402
 from rprop_lit.rule import init, update  # noqa: E402
 
 FLAGS = ['-O3', '-march=native', '-fno-trapping-math', '-ffp-contract=off']
@@ -147,7 +150,7 @@ def optax_path(start):
 
 
 def in_turn(steps, gs, rounds, budget=60.0):
-    "Median seconds of each step, the paths taking turns; in a turn one step is not timed and about a hundredth of a second of them is"
+    "Median seconds of each step, the paths taking turns; in a turn, about a hundredth of a second is not timed, and as much is"
     taken, began = {name: [] for name in steps}, time.perf_counter()
     at_a_time = {}
     for name, step in steps.items():
@@ -158,10 +161,10 @@ def in_turn(steps, gs, rounds, budget=60.0):
         at_a_time[name] = max(1, min(1000, int(0.01 / (time.perf_counter() - t))))
     for _ in range(rounds):
         for name, step in steps.items():
-            step(gs[0])
-            t = time.perf_counter()
-            for k in range(at_a_time[name]):
-                step(gs[(k + 1) % len(gs)])
+            for timed in (False, True):
+                t = time.perf_counter()
+                for k in range(at_a_time[name]):
+                    step(gs[(k + timed) % len(gs)])
             taken[name].append((time.perf_counter() - t) / at_a_time[name])
         if len(taken[name]) > 6 and time.perf_counter() - began > budget:
             break
@@ -170,7 +173,7 @@ def in_turn(steps, gs, rounds, budget=60.0):
 
 def one_array(sizes, folder, available, rounds):
     "Nanoseconds a weight for one array of each size and type"
-    rows = []
+    found = []
     for dtype, n in sizes:
         wanted = set(available)
         if n > 20_000_000:
@@ -180,10 +183,49 @@ def one_array(sizes, folder, available, rounds):
         count = 2 if n > 20_000_000 else 4
         steps, gs = paths(n, dtype, folder, wanted), gradients(n, dtype, count)
         times = in_turn(steps, gs, rounds if n < 20_000_000 else 5)
-        rows.append({'dtype': dtype, 'n': n, 'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
-        print(dtype, n, rows[-1]['ns'], flush=True)
+        found.append({'dtype': dtype, 'n': n, 'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
+        print(dtype, n, found[-1]['ns'], flush=True)
         del steps, gs
-    return rows
+    return found
+
+
+def in_threads(sizes, folder, available, rounds):
+    "Nanoseconds a weight for one float32 array, by one and by two threads"
+    found = []
+    for n in sizes:
+        steps = {}
+        for count in (1, 2):
+            for name, step in paths(n, 'float32', folder, {'numpy', 'numba'} & set(available)).items():
+                steps[f'{name}, {count}'] = with_threads(count, n, step)
+            steps[f'C, {count}'] = with_threads(count, n, c_in_threads(n, folder))
+        steps['numpy, 2, usual blocks'] = with_threads(2, n, paths(n, 'float32', folder, {'numpy'})['numpy'], BLOCK)
+        times = in_turn(steps, gradients(n, 'float32'), rounds)
+        found.append({'n': n, 'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
+        print('threads', n, found[-1]['ns'], flush=True)
+    return found
+
+
+def with_threads(count, n, step, block=engine.LONG):
+    "A step with another number of threads; with two of them a row of `n` is cut in two, however short"
+    usual = threads(), rows.PART, engine.LONG
+
+    def use(count, part, block):
+        threads(count)
+        rows.PART = engine.PART = part
+        engine.LONG = block
+
+    def run(g):
+        use(count, min(rows.PART, n // 2), block)
+        step(g)
+        use(*usual)
+    return run
+
+
+def c_in_threads(n, folder):
+    "The C loop over the parts of chapter 31"
+    loop, w = c_loop(folder, 'float32'), np.ones(n, np.float32)
+    state = init(w, 0.01)
+    return lambda g: together([lambda part=part: loop(w[part], g[part], state.sign[part], state.step[part]) for part in parts(n)])
 
 
 def many_arrays(available, rounds):
@@ -208,7 +250,7 @@ def many_arrays(available, rounds):
             p.grad = g
 
     def written(params, k):
-        pass  # the gradients are in their row already: their making is nobody's step
+        np.concatenate(split[k], out=params[0].grad.base)
     for name in [x for x in ('numpy', 'numba') if x in available]:
         apart = [Parameter(np.ones(n, np.float32)) for n in sizes]
         together = [Parameter(np.ones(n, np.float32)) for n in sizes]
@@ -216,6 +258,7 @@ def many_arrays(available, rounds):
             p.grad = g
         flatten(together)
         steps[name], steps[f'{name}, one row'] = ours(name, apart, new), ours(name, together, written)
+        steps[f'{name}, calls alone'] = calls_alone(name, sizes, split)
         if 'torch' in available:
             steps[f'{name}, torch tensors'] = ours(name, leaves(sizes), tensor_gradients(split))
     if 'torch' in available:
@@ -228,18 +271,34 @@ def many_arrays(available, rounds):
                 put(params, k)
                 return optimizer.step
             steps['torch' if kind else 'torch, one by one'] = step
+    with tempfile.TemporaryDirectory() as folder:
+        loop, w = c_loop(Path(folder), 'float32'), np.ones(int(sizes.sum()), np.float32)
+    state = init(w, 0.01)
+    steps['C, one row'] = lambda k: lambda: loop(w, row[k], state.sign, state.step)
     taken = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, ready in steps.items():
-            for k in range(4):
+            for k in range(8):
                 run = ready((turn + k) % 4)
                 t = time.perf_counter()
                 run()
-                if turn and k:
+                if turn and k > 3:
                     taken[name].append(time.perf_counter() - t)
     found = {name: round(float(np.median(t)) * 1e6, 1) for name, t in taken.items()}
     print('1000 arrays', found, flush=True)
     return {'arrays': 1000, 'weights': int(sizes.sum()), 'us': found}
+
+
+def calls_alone(name, sizes, split):
+    "The gathering, stepping and scattering of a step, without a look at what is stepped: what remains if nothing is checked"
+    params = [Parameter(np.ones(n, np.float32)) for n in sizes]
+    for p, g in zip(params, split[0]):
+        p.grad = g
+    optimizer = Rprop(params)
+    backend(name)
+    optimizer.step()
+    made = optimizer.engines[0]
+    return lambda k: lambda: made.run_all(split[k], *made.run)
 
 
 def leaves(sizes):
@@ -279,14 +338,15 @@ def peak(n):
 
 
 def bandwidth(n=100_000_000):
-    "Bytes per second, read plus written, of a large copy"
-    a, b = np.ones(n, np.float32), np.zeros(n, np.float32)
-    taken = []
+    "10^9 bytes per second, read plus written, of a large copy by one and by two threads"
+    a, b, taken = np.ones(n, np.float32), np.zeros(n, np.float32), {1: [], 2: []}
     for _ in range(7):
-        t = time.perf_counter()
-        np.copyto(b, a)
-        taken.append(time.perf_counter() - t)
-    return round(8 * n / float(np.median(taken)) / 1e9, 2)
+        for count, found in taken.items():
+            halves = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
+            t = time.perf_counter()
+            together([lambda cut=cut: np.copyto(b[cut], a[cut]) for cut in halves])
+            found.append(time.perf_counter() - t)
+    return {str(count): round(8 * n / float(np.median(found)) / 1e9, 2) for count, found in taken.items()}
 
 
 def processor():
@@ -309,6 +369,15 @@ def installed(*names):
     return found
 
 
+def torch_threads():
+    "How many threads torch uses; None without torch"
+    try:
+        import torch
+        return torch.get_num_threads()
+    except ImportError:
+        return None
+
+
 def has_gpu():
     try:
         import cupy
@@ -317,11 +386,35 @@ def has_gpu():
         return False
 
 
+def merged(results):
+    "The median of each figure over several results"
+    first = results[0]
+    if isinstance(first, dict):
+        return {key: merged([r[key] for r in results]) for key in first}
+    if isinstance(first, list):
+        return [merged(list(found)) for found in zip(*results)]
+    return statistics.median(results) if isinstance(first, (int, float)) and not isinstance(first, bool) else first
+
+
+def write(file, result):
+    "Write the figures to a file"
+    Path(file).write_text(json.dumps(result, indent=1) + '\n')
+    print(file)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--quick', action='store_true')
+    parser.add_argument('--runs', type=int, default=1, metavar='N', help='as many runs, each in a process of its own; the median of each figure is kept')
     parser.add_argument('out', nargs='?', default=str(ROOT / 'tests' / 'bench.json'))
     args = parser.parse_args()
+    if args.runs > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / f'{k}.json' for k in range(args.runs)]
+            for file in files:
+                subprocess.run([sys.executable, __file__, *['--quick'] * args.quick, file], check=True)
+            result = merged([json.loads(file.read_text()) for file in files])
+        return write(args.out, result | {'runs': args.runs})
     packages = installed('numpy', 'numba', 'torch', 'jax', 'optax', 'array-api-strict', 'cupy-cuda12x', 'cupy-cuda13x')
     available = ['readable', 'numpy', 'C'] + [x for x in ('numba', 'torch') if x in packages] + ['torch compiled'] * ('torch' in packages and not args.quick)
     sizes = [('float32', 10**k) for k in range(3, 7 if args.quick else 9)] + [('float64', 10**k) for k in range(5, 7 if args.quick else 8)]
@@ -330,20 +423,21 @@ def main():
         'compiler': subprocess.run(['g++', '--version'], capture_output=True, text=True).stdout.splitlines()[0] + ' ' + ' '.join(FLAGS),
         'versions': packages, 'gpu': has_gpu(),
         'paths': {name: name in packages or name == 'numpy' for name in ('numpy', 'numba', 'array-api-strict', 'torch', 'jax')} | {'cupy': has_gpu()},
+        'threads a step': {'ours': threads(), 'torch': torch_threads()},
         'copy_GB_per_s': bandwidth(10**7 if args.quick else 10**8),
     }
     rounds = 9 if args.quick else 31
     result['small'] = one_small(available)
-    result['many'] = many_arrays(available, 5 if args.quick else 15)
+    result['many'] = many_arrays(available, 5 if args.quick else 25)
     with tempfile.TemporaryDirectory() as folder:
         result['one'] = one_array(sizes, Path(folder), available, rounds)
+        result['threads'] = in_threads([10**5, 3 * 10**5] + [k for k in (10**6, 3 * 10**6, 10**7) if not args.quick], Path(folder), available, rounds)
     if 'optax' in packages:  # last, and in rows of its own: jax keeps threads that slow torch down
         with tempfile.TemporaryDirectory() as folder:
             result['optax'] = one_array([('float32', n) for _, n in sizes if n < 20_000_000 and _ == 'float32'], Path(folder), ['numpy', 'C', 'optax'], rounds)
     result['memory'] = peak(10**7 if args.quick else 10**8)
     result['load'] = round(os.getloadavg()[0], 1)
-    Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
-    print(args.out)
+    write(args.out, result | {'runs': 1})
 
 
 if __name__ == '__main__':
