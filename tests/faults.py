@@ -9,8 +9,10 @@ beside it must fail. Before that, all the named tests must pass in the unchanged
 notebooks and README with each other, which would notice any change at all; the notebooks are not in the copy either.
 Faults of the CUDA kernel are put in by tests/test_cuda.py itself.
 """
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_STEP = ('test_in_step', 'test_notebooks', 'test_house')  # these notice any change, so they prove nothing here
+PATIENCE = 300  # seconds for the tests of one copy, which take a few; how long one test may take stands in pytest.ini
 QUICK = ['test_rule.py', 'test_arrays.py', 'test_conformance.py', 'test_properties.py', 'test_optim.py', 'test_hostile.py', 'test_solver.py']
 
 WALKS = 'test_conformance.py::test_update_walks_every_trace'
@@ -230,26 +233,40 @@ def spoil(folder, name):
 
 
 def tested(folder, tests, *options):
-    "Run tests in a copy: whether they passed, and what failed"
+    "Run tests in a copy: whether they passed, the names of those that failed, and the end of what pytest said if it did not end as it should"
     env = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE='1', RPROP_LIT_BACKEND='numpy')
     env.pop('PYTEST_ADDOPTS', None)
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', '-n', '0', *options, *tests]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    if done.returncode not in (0, 1):  # a fault that keeps the tests from starting shows nothing
-        return None, [f'pytest ended with {done.returncode}: {done.stdout[-800:]}{done.stderr[-800:]}']
-    return done.returncode == 0, [line.split()[1] for line in done.stdout.splitlines() if line.startswith('FAILED')]
+    with tempfile.TemporaryFile('w+', encoding='utf-8') as log:  # a file: who reads a pipe waits for every process that a test left behind
+        run = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            code = run.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            code = f'nothing, and was stopped after {PATIENCE} s'
+            run.send_signal(signal.SIGABRT)  # pytest then says where each of its threads stands
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(10)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+        log.seek(0)
+        said = log.read()
+    failed = [line.split()[1] for line in said.splitlines() if line.startswith('FAILED')]
+    return code == 0, failed, '' if code in (0, 1) else f'pytest ended with {code}: {said[-3000:]}'
 
 
 def seen(name, find):
-    "Put in one fault, and say which test catches it"
+    "Put in one fault, and say which test catches it: a test must fail, it is not enough that pytest cannot start or does not end"
     test = FAULTS[name][0]
     with tempfile.TemporaryDirectory() as folder:
         folder = furnish(Path(folder))
         spoil(folder, name)
         tests = [f'tests/{t}' for t in QUICK if (folder / 'tests' / t).exists()] if find else [f'tests/{test}']
-        passed, failed = tested(folder, tests, *([] if find else ['-x']))
-    names = failed if passed is None else dict.fromkeys(f.split('[')[0].removeprefix('tests/') for f in failed)
-    return passed is False, ', '.join(names)
+        _, failed, trouble = tested(folder, tests, *([] if find else ['-x']))
+    names = dict.fromkeys(f.split('[')[0].removeprefix('tests/') for f in failed)
+    print(f'{"caught" if names else "UNSEEN"}: {name:50} {", ".join(names)} {trouble}'.rstrip(), flush=True)
+    return bool(names)
 
 
 def main(words):
@@ -262,13 +279,10 @@ def main(words):
         sys.exit('\n'.join(wrong))
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        passed, failed = tested(furnish(Path(folder)), [f'tests/{test}' for test in named])
-    print(f'{"green" if passed else "RED"}: the unchanged copy, {len(named)} tests', *failed)
+        passed, *what = tested(furnish(Path(folder)), [f'tests/{test}' for test in named])
+    print(f'{"green" if passed else "RED"}: the unchanged copy, {len(named)} tests', *([] if passed else what), flush=True)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda name: seen(name, find), chosen))
-    for name, (caught, by) in zip(chosen, results):
-        print(f'{"caught" if caught else "UNSEEN"}: {name:50} {by}')
-    unseen = sum(not caught for caught, _ in results)
+        unseen = sum(not caught for caught in pool.map(lambda name: seen(name, find), chosen))
     print(f'{len(chosen)} faults, {unseen} unseen, {time.monotonic() - start:.0f} s')
     return int(bool(unseen) or not passed)
 

@@ -411,7 +411,7 @@ def test_two_threads_share_no_scratch(sizes):
     for i, (ps, optimizer) in enumerate(alone):
         walk(optimizer, ps, 40, seed=i)
     together = [make() for _ in range(3)]
-    threads = [threading.Thread(target=walk, args=(optimizer, ps, 40, i)) for i, (ps, optimizer) in enumerate(together)]
+    threads = [threading.Thread(target=walk, args=(optimizer, ps, 40, i), daemon=True) for i, (ps, optimizer) in enumerate(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -433,8 +433,9 @@ def test_a_child_goes_on_as_its_parent(method):
     kept = [p.data.copy() for p in ps]
     context = multiprocessing.get_context(method)
     mine, theirs = context.Pipe()
-    child = context.Process(target=in_child, args=(optimizer, ps, theirs))
+    child = context.Process(target=in_child, args=(optimizer, ps, theirs), daemon=True)
     child.start()
+    assert mine.poll(60)
     result = mine.recv()
     child.join()
     assert all(np.array_equal(p.data, k) for p, k in zip(ps, kept))  # the parent is where it was

@@ -169,7 +169,7 @@ def test_two_threads_may_save_to_one_file(tmp_path):
         except Exception as error:  # whatever it is, the test must see it
             faults.append(error)
 
-    threads = [threading.Thread(target=save, args=[o]) for o in optimizers]
+    threads = [threading.Thread(target=save, args=[o], daemon=True) for o in optimizers]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
@@ -599,12 +599,12 @@ def test_counts_read_by_another_thread(path):
     def look():
         while going:
             optimizer.state_dict()
-    reader = threading.Thread(target=look)
+    reader = threading.Thread(target=look, daemon=True)
     reader.start()
     for _ in range(2000):
         optimizer.step()
     going.clear()
-    reader.join()
+    reader.join(60)
     assert optimizer.state[p]['step'] == 2001
 
 

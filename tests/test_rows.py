@@ -191,7 +191,7 @@ def test_two_users_of_threads_at_once(two):
             optimizer.step()
     ps = [Parameter(np.zeros(LONG, np.float32)) for _ in range(3)]
     walk(ps[0])
-    users = [threading.Thread(target=walk, args=[p]) for p in ps[1:]]
+    users = [threading.Thread(target=walk, args=[p], daemon=True) for p in ps[1:]]
     for user in users:
         user.start()
     for user in users:
