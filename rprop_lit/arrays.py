@@ -88,12 +88,12 @@ def step_blocks(w: Any, g: Any, sign: Any, step: Any, room: Room, *how: Any) -> 
         b = a + size
         step_block(w[a:b], g[a:b], sign[a:b], step[a:b], room, *how)
 
-# %% ../nbs/30_arrays.ipynb #a578e546
+# %% ../nbs/30_arrays.ipynb #0468be64
 @cache
 def compiled(forget: bool, undo: bool) -> Callable:
     "A loop over `update_one` of chapter 10, compiled by Numba for fixed knobs"
     import numba
-    one = numba.njit(update_one)
+    one = numba.njit(update_one, locals={'s': numba.int8, 'agree': numba.int8})
 
     @numba.njit(nogil=True)
     def loop(w, g, sign, step, eta_minus, eta_plus, lo, hi):

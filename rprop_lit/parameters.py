@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'reader', 'members', 'as_groups', 'first_step', 'check_parameter',
-           'check_options', 'places', 'read_group', 'read_settings']
+           'check_options', 'places', 'read_group', 'read_settings', 'Row']
 
-# %% ../nbs/38_parameters.ipynb #861bf089
+# %% ../nbs/38_parameters.ipynb #8d322918
 import math
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any
 
 import numpy as np
 
 from .arrays import plain
 from .memory import on_host, reals
+from .rows import flatten
 from .rule import is_tensor, namespace
 from .variants import check, knobs
 from .variants import pair as two
@@ -200,3 +202,48 @@ def read_settings(saved: dict, group: dict) -> dict:
     for label, p in zip(group['names'], group['params']):
         check_parameter(p, label, full['lr'])
     return {**full, **check_options(full)}
+
+# %% ../nbs/38_parameters.ipynb #1f75da7f
+class Row(Parameter):
+    """Parameters laid in one row, to be stepped as one: `Rprop([Row(params)])`.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        Parameters of one type. Their `.data` and `.grad` become views of the row and shall stay that:
+        write into them. An array that is put in the place of a `.data` has left the row unseen.
+
+    Attributes
+    ----------
+    data : array
+        The weights of all, one after the other.
+    grad : array
+        Their gradients. None, when it is set, stands for zeros; an array is copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Tensors of torch; what `flatten` refuses; and where the gradient is read: a parameter that was given a new one.
+    """
+    def __init__(self, params: Iterable[Any]) -> None:
+        self.params = members(params)
+        for p in self.params:
+            if is_tensor(p):
+                raise TypeError('a Row is made of arrays: lay tensors in one row by flatten')
+            check_parameter(p, 'a parameter of the Row', 1.0)
+        self.data, self.slope = flatten(self.params)
+        self.views = [p.grad for p in self.params]
+
+    @property
+    def grad(self) -> Any:  # type: ignore[override]
+        if not all(map(is_, [p.grad for p in self.params], self.views)):
+            raise ValueError('a parameter of the Row was given a new gradient, or None: write into the old one '
+                             '(p.grad[...] = g; zero_grad(set_to_none=False)), or make a new Row')
+        return self.slope
+
+    @grad.setter
+    def grad(self, g: Any) -> None:
+        self.slope[...] = 0 if g is None else g
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.params,)  # a copy lays its own parameters in a row

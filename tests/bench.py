@@ -32,6 +32,7 @@ from rprop_lit import engine, rows  # noqa: E402
 from rprop_lit.arrays import BLOCK, backend  # noqa: E402
 from rprop_lit.cuda import BODY  # noqa: E402
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
+from rprop_lit.parameters import Row  # noqa: E402
 from rprop_lit.rows import flatten, parts, threads, together  # noqa: E402
 from rprop_lit.rule import init, update  # noqa: E402
 
@@ -251,6 +252,9 @@ def many_arrays(available, rounds):
 
     def written(params, k):
         np.concatenate(split[k], out=params[0].grad.base)
+
+    def written_once(params, k):
+        np.concatenate(split[k], out=params[0].slope)
     for name in [x for x in ('numpy', 'numba') if x in available]:
         apart = [Parameter(np.ones(n, np.float32)) for n in sizes]
         together = [Parameter(np.ones(n, np.float32)) for n in sizes]
@@ -258,6 +262,7 @@ def many_arrays(available, rounds):
             p.grad = g
         flatten(together)
         steps[name], steps[f'{name}, one row'] = ours(name, apart, new), ours(name, together, written)
+        steps[f'{name}, one parameter'] = ours(name, [Row([Parameter(np.ones(n, np.float32)) for n in sizes])], written_once)
         steps[f'{name}, calls alone'] = calls_alone(name, sizes, split)
         if 'torch' in available:
             steps[f'{name}, torch tensors'] = ours(name, leaves(sizes), tensor_gradients(split))

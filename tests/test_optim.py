@@ -9,6 +9,7 @@ from streams import VARIANTS, bits, errors, gradients
 
 from rprop_lit import Parameter, Rprop, init, update
 from rprop_lit.memory import read_arrays
+from rprop_lit.parameters import Row
 
 SHAPES = [(5,), (2, 3), (), (0,)]
 
@@ -336,3 +337,109 @@ def test_copies_and_pickles_are_independent():
         before = bits(p.data), bits(optimizer.state[p]['step_size'])
         drive(other, q, seed=2)
         assert (bits(p.data), bits(optimizer.state[p]['step_size'])) == before
+
+
+# ---- many parameters as one
+
+ROW_SHAPES = [(3,), (2, 5), (), (0,), (700,)]
+
+
+def in_a_row(dtype=np.float32, **settings):
+    "Parameters of some shapes, the row that they lie in, and an optimizer of the row"
+    random = np.random.default_rng(1)
+    parts = [Parameter(np.array(random.normal(size=shape).astype(dtype))) for shape in ROW_SHAPES]
+    row = Row(parts)
+    return parts, row, Rprop([row], lr=0.1, **settings)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.complex64])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_row_makes_the_bits_of_its_parts(path, variant, dtype):
+    parts, _, optimizer = in_a_row(dtype, variant=variant)
+    apart = [Parameter(p.data.copy()) for p in parts]
+    each = Rprop(apart, lr=0.1, variant=variant)
+    streams = [list(gradients(p.shape, 30, dtype, seed=i)) for i, p in enumerate(parts)]
+    for k, loss in enumerate(errors(30)):
+        for p, q, stream in zip(parts, apart, streams):
+            p.grad[...] = q.grad = stream[k]
+        optimizer.step(loss=loss), each.step(loss=loss)
+        assert [bits(p.data) for p in parts] == [bits(q.data) for q in apart]
+
+
+def test_a_row_is_cleared_and_filled_in_place(path):
+    parts, row, optimizer = in_a_row()
+    views = [p.grad for p in parts]
+    for to_none in (True, False):
+        row.grad = np.arange(714)
+        assert [float(p.grad.sum()) for p in parts] == [3, sum(range(3, 13)), 13, 0, sum(range(14, 714))]
+        optimizer.zero_grad(set_to_none=to_none)
+        assert not row.grad.any() and all(p.grad is v for p, v in zip(parts, views))
+
+
+@pytest.mark.parametrize('which', range(len(ROW_SHAPES)))
+@pytest.mark.parametrize('new', [lambda p: None, lambda p: np.ones_like(p.data)], ids=['None', 'array'])
+def test_a_part_of_a_row_with_a_new_gradient_is_refused_before_anything_moves(path, which, new):
+    parts, row, optimizer = in_a_row()
+    row.grad = np.ones(714)
+    optimizer.step()
+    before, kept = bits(row.data), parts[which].grad
+    parts[which].grad = new(parts[which])
+    with pytest.raises(ValueError, match='given a new gradient.* make a new Row'):
+        optimizer.step()
+    assert bits(row.data) == before
+    parts[which].grad = kept
+    optimizer.step()
+    assert bits(row.data) != before
+
+
+def test_what_a_row_is_not_made_of():
+    for bad, error, match in (([], ValueError, 'params is empty'), (Parameter([1.0]), TypeError, 'single Parameter'), ([np.ones(2)], TypeError, 'a parameter of the Row.*Parameter'),
+                              ([Parameter([1.0]), Parameter(np.ones(2))], TypeError, 'one type')):
+        with pytest.raises(error, match=match):
+            Row(bad)
+    p = Parameter([1.0, 2.0])
+    data = p.data
+    with pytest.raises(ValueError, match='twice'):
+        Row([p, p])
+    assert p.data is data and p.grad is None
+    data.flags.writeable = False
+    with pytest.raises(ValueError, match='read-only'):
+        Row([p])
+
+
+def test_a_row_of_tensors_is_refused():
+    torch = pytest.importorskip('torch')
+    with pytest.raises(TypeError, match='flatten'):
+        Row([torch.nn.Parameter(torch.ones(2))])
+
+
+@pytest.mark.parametrize('way', [copy.deepcopy, lambda what: pickle.loads(pickle.dumps(what))], ids=['deepcopy', 'pickle'])
+def test_a_copy_of_a_row_is_a_row(way):
+    parts, row, optimizer = in_a_row()
+    row.grad = np.ones(714)
+    optimizer.step()
+    theirs, other, again = way((parts, row, optimizer))
+    assert bits(other.data) == bits(row.data) and bits(other.grad) == bits(row.grad) and not np.shares_memory(other.data, row.data)
+    assert all(np.shares_memory(p.data, other.data) and np.shares_memory(p.grad, other.grad) for p in theirs if p.data.size)
+    before = bits(row.data)
+    again.step()
+    assert bits(row.data) == before != bits(other.data)
+    optimizer.step()
+    assert bits(row.data) == bits(other.data)
+
+
+def test_a_network_in_a_row_learns_as_without(path):
+    from rprop_lit import nn
+
+    def train(row):
+        net = nn.Sequential(nn.Linear(2, 5, seed=1), nn.Tanh(), nn.Linear(5, 1, seed=2))
+        params = list(net.parameters())
+        optimizer = Rprop([Row(params)] if row else params, lr=0.1)
+        x = np.random.default_rng(0).normal(size=(20, 2)).astype(params[0].dtype)
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = ((net(x) - x[:, :1] * x[:, 1:]) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+        return [bits(p.data) for p in params], float(loss.data)
+    assert train(True) == train(False)

@@ -102,6 +102,58 @@ def test_small_arrays_at_their_addresses(path):
         assert [bits(p.data) for p in together] == [bits(q.data) for q in alone]
 
 
+def walked_alone(arrays, gs, variant):
+    "Weights, signs and steps after each array was stepped by the readable rule"
+    found = []
+    for w, stream in zip(arrays, gs):
+        w, state = w.copy(), init(w, 0.1)
+        for g in stream:
+            dw, state = update(g, state, variant=variant)
+            w = (w + dw).astype(w.dtype)
+        found.append([bits(x) for x in (w, state.sign, state.step)])
+    return found
+
+
+@pytest.mark.parametrize('variant', ['irprop-', 'rprop+'])
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize('kind', ['whole', 'with holes', 'two that overlap', 'a row and its parts'])
+def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dtype, variant):
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=shape).astype(dtype) for shape in [(5,), (), (3, 4), (0,), (1,), (2, 0, 3), (700,), (64,)]]
+    arrays[0][:3] = -0.0, np.nan, 0.0
+    arrays[2] = np.asfortranarray(arrays[2]).T
+    if kind == 'with holes':
+        arrays[0] = np.repeat(arrays[0], 2)[::2]
+    gs = [[g * np.where(random.random(a.shape) < .3, -1, 1).astype(dtype) for g in [random.normal(size=a.shape).astype(dtype)] * 8] for a in arrays]
+    expected = walked_alone(arrays, gs, variant)
+    if kind == 'two that overlap':  # the shared weights make both moves
+        arrays += [arrays[6][:400], arrays[7][:0]]
+        gs += [[np.zeros(400, dtype)] * 8, [np.zeros(0, dtype)] * 8]
+    if kind == 'a row and its parts':
+        row = np.concatenate([a.reshape(-1) for a in arrays])
+        ends = np.cumsum([0, *[a.size for a in arrays]])
+        arrays = [row[a:b].reshape(x.shape) for a, b, x in zip(ends, ends[1:], arrays)] + [row[2:9]]
+        gs += [[np.zeros(7, dtype)] * 8]
+    params = [Parameter(a) for a in arrays]
+    optimizer = Rprop(params, lr=0.1, variant=variant)
+    for k in range(8):
+        for p, stream in zip(params, gs):
+            p.grad = stream[k]
+        optimizer.step()
+    assert all(p.data is a for p, a in zip(params, arrays)) and isinstance(optimizer.engines[0], Engine)
+    found = [[bits(x) for x in (p.data, optimizer.state[p]['sign'], optimizer.state[p]['step_size'])] for p in params]
+    assert found[:len(expected)] == expected
+
+
+def test_weights_that_overlap_make_both_moves(path):
+    row = np.zeros(6, np.float32)
+    params = [Parameter(row[:4]), Parameter(row[2:])]
+    for p in params:
+        p.grad = np.ones(4, np.float32)
+    Rprop(params, lr=0.25).step()
+    assert row.tolist() == [-.25, -.25, -.5, -.5, -.25, -.25]
+
+
 def test_what_a_job_raises_is_raised_when_all_are_done(two):
     seen = []
 
