@@ -103,10 +103,10 @@ def compiled(forget: bool, undo: bool) -> Callable:
             w[i] += weight(dw)
     return loop
 
-# %% ../nbs/30_arrays.ipynb #db9fe523
+# %% ../nbs/30_arrays.ipynb #38df3235
 @cache
 def scattered(forget: bool, undo: bool) -> Callable:
-    "The compiled loop over arrays that lie anywhere, given by their addresses; all else is in rows that end at `ends`"
+    "The compiled loop over arrays that lie anywhere, given by their addresses; all else is in rows that are cut at `ends`"
     import numba
     from numba.extending import intrinsic
     loop = compiled(forget, undo)

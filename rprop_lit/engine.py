@@ -65,9 +65,9 @@ class OneByOne(Account):
             move(w, g, memory, turned, etas, step_sizes)
         self.due += 1
 
-# %% ../nbs/32_engine.ipynb #17536bdf
+# %% ../nbs/32_engine.ipynb #2f954e46
 class Plan(Account):
-    "The half of an engine that does not change from step to step: weights, their memory in one row, bundles"
+    "The part of an engine that does not change from step to step: weights, their memory in one row, bundles"
     def __init__(self, params: list, weights: list, memories: list[dict], read_one: Callable | None = None) -> None:
         self.params, self.memories, self.read_one = list(params), memories, read_one
         self.weights, self.tensors = [plain(w) for w in weights], hasattr(params[0], 'data_ptr')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'weights', 'gradient', 'reader', 'members', 'as_groups', 'first_step', 'check_parameter',
-           'check_options', 'places', 'read_group', 'read_settings', 'Row']
+           'check_options', 'Row', 'places', 'read_group', 'read_settings']
 
 # %% ../nbs/38_parameters.ipynb #8d322918
 import math
@@ -164,10 +164,55 @@ def check_options(options: dict) -> dict:
         raise ValueError(f"maximize={options['maximize']!r}: choose True or False")
     return {'lr': numeric('lr', options['lr']), 'etas': two('etas', options['etas']), 'step_sizes': two('step_sizes', options['step_sizes'])}
 
-# %% ../nbs/38_parameters.ipynb #e06fc62b
+# %% ../nbs/38_parameters.ipynb #e7bb0838
+class Row(Parameter):
+    """Parameters laid in one row, to be stepped as one: `Rprop([Row(params)])`.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        Parameters of one type. Their `.data` and `.grad` become views of the row and shall stay that:
+        write into them. An array that is put in the place of a `.data` has left the row unseen.
+
+    Attributes
+    ----------
+    data : array
+        The weights of all, one after the other.
+    grad : array
+        Their gradients. None, when it is set, stands for zeros; an array is copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Tensors of torch; what `flatten` refuses; and where the gradient is read: a parameter that was given a new one.
+    """
+    def __init__(self, params: Iterable[Any]) -> None:
+        self.params = members(params)
+        for p in self.params:
+            if is_tensor(p):
+                raise TypeError('a Row is made of arrays: lay tensors in one row by flatten')
+            check_parameter(p, 'a parameter of the Row', 1.0)
+        self.data, self.slope = flatten(self.params)
+        self.views = [p.grad for p in self.params]
+
+    @property
+    def grad(self) -> Any:  # type: ignore[override]
+        if not all(map(is_, [p.grad for p in self.params], self.views)):
+            raise ValueError('a parameter of the Row was given a new gradient, or None: write into the old one, p.grad[...] = g, '
+                             'and clear it by zero_grad() of the optimizer; or make a new Row')
+        return self.slope
+
+    @grad.setter
+    def grad(self, g: Any) -> None:
+        self.slope[...] = 0 if g is None else g
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.params,)  # a copy lays its own parameters in a row
+
+# %% ../nbs/38_parameters.ipynb #3c430c60
 def places(p: Any) -> set:
-    "What must not come twice: the parameter, and the array in it"
-    return {id(p)} if is_tensor(p) else {id(p), id(p.data)}
+    "What must not come twice: the parameter, the array in it, and the same of the parts of a row"
+    return {id(p)} if is_tensor(p) else {id(p), id(p.data)}.union(*map(places, p.params if isinstance(p, Row) else ()))
 
 # %% ../nbs/38_parameters.ipynb #c646cd73
 def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
@@ -202,48 +247,3 @@ def read_settings(saved: dict, group: dict) -> dict:
     for label, p in zip(group['names'], group['params']):
         check_parameter(p, label, full['lr'])
     return {**full, **check_options(full)}
-
-# %% ../nbs/38_parameters.ipynb #1f75da7f
-class Row(Parameter):
-    """Parameters laid in one row, to be stepped as one: `Rprop([Row(params)])`.
-
-    Parameters
-    ----------
-    params : iterable of Parameter
-        Parameters of one type. Their `.data` and `.grad` become views of the row and shall stay that:
-        write into them. An array that is put in the place of a `.data` has left the row unseen.
-
-    Attributes
-    ----------
-    data : array
-        The weights of all, one after the other.
-    grad : array
-        Their gradients. None, when it is set, stands for zeros; an array is copied.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Tensors of torch; what `flatten` refuses; and where the gradient is read: a parameter that was given a new one.
-    """
-    def __init__(self, params: Iterable[Any]) -> None:
-        self.params = members(params)
-        for p in self.params:
-            if is_tensor(p):
-                raise TypeError('a Row is made of arrays: lay tensors in one row by flatten')
-            check_parameter(p, 'a parameter of the Row', 1.0)
-        self.data, self.slope = flatten(self.params)
-        self.views = [p.grad for p in self.params]
-
-    @property
-    def grad(self) -> Any:  # type: ignore[override]
-        if not all(map(is_, [p.grad for p in self.params], self.views)):
-            raise ValueError('a parameter of the Row was given a new gradient, or None: write into the old one '
-                             '(p.grad[...] = g; zero_grad(set_to_none=False)), or make a new Row')
-        return self.slope
-
-    @grad.setter
-    def grad(self, g: Any) -> None:
-        self.slope[...] = 0 if g is None else g
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.params,)  # a copy lays its own parameters in a row

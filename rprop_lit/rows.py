@@ -55,7 +55,7 @@ def joined(arrays: list) -> Any:
         return None
     return np.lib.stride_tricks.as_strided(arrays[0].reshape(-1), (sum(a.size for a in arrays),))
 
-# %% ../nbs/31_rows.ipynb #a8b6746d
+# %% ../nbs/31_rows.ipynb #343b855d
 def flatten(params: Any) -> tuple[Any, Any]:
     """Lay the weights of some parameters in one row, and their gradients in another.
 
@@ -64,7 +64,7 @@ def flatten(params: Any) -> tuple[Any, Any]:
     params : iterable
         Parameters or torch tensors of one type. Each gets a `.data` and a `.grad` that are views of the two rows;
         a gradient that is None becomes zeros.
-        Afterwards write gradients in place (`p.grad[...] = g`) and clear them by `zero_grad(set_to_none=False)`.
+        Afterwards write gradients in place (`p.grad[...] = g`) and clear them by `zero_grad(set_to_none=False)` (chapter 40).
 
     Returns
     -------
@@ -103,14 +103,14 @@ def clear(g: Any, w: Any) -> Any:
         return g
     return g if g.ctypes.data == w.ctypes.data and g.strides == w.strides else g.copy()
 
-# %% ../nbs/31_rows.ipynb #6fa98a72
+# %% ../nbs/31_rows.ipynb #ba214d6e
 def raw(a: Any) -> memoryview:
     "The bytes of a whole array"
     return memoryview(a.reshape(-1).view(np.uint8))
 
 def copy_each(to: list, given: list) -> None:
     "Copy memory views to others of the same lengths, one by one"
-    for _ in map(setitem, to, repeat(slice(None)), given):
+    for _ in map(setitem, to, repeat(slice(None)), given):  # to[k][:] = given[k], without a line of Python for each
         pass
 
 # %% ../nbs/31_rows.ipynb #bba361de
@@ -119,18 +119,18 @@ def separate(arrays: list) -> bool:
     places = sorted((a.__array_interface__['data'][0], a.nbytes) for a in arrays if a.size)
     return all(a.flags.c_contiguous for a in arrays) and all(start + size <= following for (start, size), (following, _) in zip(places, places[1:]))
 
-# %% ../nbs/31_rows.ipynb #ca3ca448
+# %% ../nbs/31_rows.ipynb #0046db85
 def step_bundle(ws: list, gs: list, places: list, sign: Any, step: Any, room: Room, run: Callable) -> None:
-    "Step some arrays as if they were one, each of which has a place in a row: gather, step, scatter; as bytes if they are memory views"
+    "Step arrays, each of which has a place in `room.weight`, as if they were one: gather, step, scatter; as bytes if they are memory views"
     gathered, row = room.gradient[:sign.size], room.weight[:sign.size]
-    np.concatenate(gs, axis=None, out=gathered, casting='no')  # no conversion is faster to check than a safe one
+    np.concatenate(gs, axis=None, out=gathered, casting='no')  # 'no' takes less time to check than 'safe'
     if type(ws[0]) is memoryview:
         copy_each(places, ws)
         run(room, row, gathered, sign, step)
         return copy_each(ws, places)
     row.fill(-0.0)
     run(room, row, gathered, sign, step)
-    for _ in map(np.add, ws, places, ws):
+    for _ in map(np.add, ws, places, ws):  # ws[k] += places[k]
         pass
 
 # %% ../nbs/31_rows.ipynb #198e2dea

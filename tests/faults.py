@@ -82,6 +82,7 @@ FAULTS = {
                                              'if not all(map(is_, [p.grad for p in self.params], self.views)):', 'if False:'),
     'a row: None is not zero': ('test_optim.py::test_a_row_is_cleared_and_filled_in_place', 'parameters', 'self.slope[...] = 0 if g is None else g', 'self.slope[...] = 1 if g is None else g'),
     'a row: a copy keeps old parts': ('test_optim.py::test_a_copy_of_a_row_is_a_row', 'parameters', 'return type(self), (self.params,)', 'return object.__reduce_ex__(self, 2)'),
+    'a row: its parts may come beside it': ('test_optim.py::test_a_row_and_one_of_its_parts_are_refused', 'parameters', 'p.params if isinstance(p, Row) else ()', '()'),
     'a row: a part may be there twice': ('test_optim.py::test_what_a_row_is_not_made_of', 'rows', 'if len(set(map(id, params))) < len(params):', 'if False:'),
     'engine: new weights are not noticed': ('test_arrays.py::test_new_weights_are_noticed', 'engine',
                                             'all([p.data is w and w.flags', 'all([w.flags'),

@@ -407,6 +407,15 @@ def test_what_a_row_is_not_made_of():
         Row([p])
 
 
+@pytest.mark.parametrize('first', ['row', 'part'])
+def test_a_row_and_one_of_its_parts_are_refused(first):
+    parts, row, optimizer = in_a_row()
+    with pytest.raises(ValueError, match='is there twice'):
+        Rprop([row, parts[1]] if first == 'row' else [parts[1], row])
+    with pytest.raises(ValueError, match='is there twice'):
+        optimizer.add_param_group({'params': [Parameter(parts[1].data), Parameter([1.0])]})
+
+
 def test_a_row_of_tensors_is_refused():
     torch = pytest.importorskip('torch')
     with pytest.raises(TypeError, match='flatten'):
