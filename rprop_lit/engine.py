@@ -65,7 +65,7 @@ class OneByOne(Account):
             move(w, g, memory, turned, etas, step_sizes)
         self.due += 1
 
-# %% ../nbs/32_engine.ipynb #2f954e46
+# %% ../nbs/32_engine.ipynb #660b55c1
 class Plan(Account):
     "The part of an engine that does not change from step to step: weights, their memory in one row, bundles"
     def __init__(self, params: list, weights: list, memories: list[dict], read_one: Callable | None = None) -> None:
@@ -82,7 +82,8 @@ class Plan(Account):
         self.bundles = [self.bundle(*cut) for cut in bundles([w.size for w in self.weights], BLOCK)]
         self.dtype, self.shapes = self.weights[0].dtype, [w.shape for w in self.weights]
         self.flat, self.held = joined(self.weights), self.where(params)
-        self.pins = [ref(w) for w in (self.weights if self.tensors else self.held)]  # NumPy resizes no array that is referred to
+        self.written = [x if type(x) is ndarray else w for x, w in zip(self.held, self.weights)]  # complex weights are held, their reals are views
+        self.pins = list(map(ref, self.written))  # NumPy resizes no array that is referred to
         self.signs, self.sizes = [m['sign'] for m in memories], [m['step_size'] for m in memories]
 
     def row(self, name: str, xp: Any) -> Any:
@@ -113,7 +114,7 @@ class Plan(Account):
         if not (list(params) == self.params if self.usual else len(params) == len(self.params) and all(map(is_, params, self.params))):
             return False
         if not (self.where(params) == self.held and all([w.flags.writeable for w in self.weights]) if self.tensors
-                else all([p.data is w and w.flags.writeable for p, w in zip(params, self.held)])):
+                else all([p.data is x and w.flags.writeable for p, x, w in zip(params, self.held, self.written)])):
             return False
         return state is None or (all(map(is_, map(state.get, params), self.memories))
                                  and all(m.get('sign') is sign and m.get('step_size') is size and 'step' in m
@@ -158,7 +159,7 @@ class Collector(Plan):
         "Gradients, looked at by the caller, as NumPy arrays"
         return [plain(g) for g in grads]
 
-# %% ../nbs/32_engine.ipynb #adc598b9
+# %% ../nbs/32_engine.ipynb #2dee602b
 class Engine(Collector):
     """Steps parameters together, at full speed.
 
@@ -185,7 +186,7 @@ class Engine(Collector):
         "Two functions that step in place: of (room, w, g, sign, step), and of (addresses, ends, g, sign, step) or None"
         fast = backend() == 'numba' or backend() == 'auto' and self.sign.size >= 10_000 and numba_works()
         rule = numbers(etas, step_sizes, self.step)
-        if fast and self.weights[0].dtype == self.step.dtype:
+        if fast and self.weights[0].dtype == self.step.dtype != np.float16:
             loop, loops, limits = compiled(forget, undo), scattered(forget, undo), [x[()] for x in rule[0]]
             return lambda room, *rows: loop(*rows, *limits), lambda *rows: loops(*rows, *limits)
 

@@ -164,7 +164,7 @@ def check_options(options: dict) -> dict:
         raise ValueError(f"maximize={options['maximize']!r}: choose True or False")
     return {'lr': numeric('lr', options['lr']), 'etas': two('etas', options['etas']), 'step_sizes': two('step_sizes', options['step_sizes'])}
 
-# %% ../nbs/38_parameters.ipynb #e7bb0838
+# %% ../nbs/38_parameters.ipynb #a61d140d
 class Row(Parameter):
     """Parameters laid in one row, to be stepped as one: `Rprop([Row(params)])`.
 
@@ -184,19 +184,27 @@ class Row(Parameter):
     Raises
     ------
     TypeError, ValueError
-        Tensors of torch; what `flatten` refuses; and where the gradient is read: a parameter that was given a new one.
+        Tensors of torch, rows; what `flatten` refuses; a gradient that does not fit; and where the gradient is read:
+        a parameter that was given a new one, or a row that was given other weights.
     """
     def __init__(self, params: Iterable[Any]) -> None:
         self.params = members(params)
         for p in self.params:
-            if is_tensor(p):
-                raise TypeError('a Row is made of arrays: lay tensors in one row by flatten')
+            if is_tensor(p) or isinstance(p, Row) or is_tensor(getattr(p, 'data', None)):
+                raise TypeError(f'a Row is made of arrays, not of a {type(p).__name__}: pass the parts of a row; lay tensors in one row by flatten')
             check_parameter(p, 'a parameter of the Row', 1.0)
-        self.data, self.slope = flatten(self.params)
+            gradient(p, 'a parameter of the Row')
+        self.lay()
+
+    def lay(self) -> None:
+        "Lay the parameters in a new row"
+        self.data, self.slope = self.rows = flatten(self.params)
         self.views = [p.grad for p in self.params]
 
     @property
     def grad(self) -> Any:  # type: ignore[override]
+        if self.data is not self.rows[0]:
+            raise ValueError('the Row was given other weights, which its parameters do not see: write into the old ones, row.data[...] = w')
         if not all(map(is_, [p.grad for p in self.params], self.views)):
             raise ValueError('a parameter of the Row was given a new gradient, or None: write into the old one, p.grad[...] = g, '
                              'and clear it by zero_grad() of the optimizer; or make a new Row')
@@ -204,10 +212,15 @@ class Row(Parameter):
 
     @grad.setter
     def grad(self, g: Any) -> None:
+        kind = getattr(g, 'dtype', type(g).__name__)
+        if g is not None and (np.shape(g), kind) != (self.shape, self.dtype):
+            raise ValueError(f'the gradient of a Row has shape {self.shape} and type {self.dtype}, this one {np.shape(g)} and {kind}')
         self.slope[...] = 0 if g is None else g
 
-    def __reduce__(self) -> tuple:
-        return type(self), (self.params,)  # a copy lays its own parameters in a row
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if any(p.grad.base is not self.slope for p in self.params):
+            self.lay()  # a deep copy has arrays of its own, and they lie apart
 
 # %% ../nbs/38_parameters.ipynb #3c430c60
 def places(p: Any) -> set:

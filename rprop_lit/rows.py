@@ -55,7 +55,7 @@ def joined(arrays: list) -> Any:
         return None
     return np.lib.stride_tricks.as_strided(arrays[0].reshape(-1), (sum(a.size for a in arrays),))
 
-# %% ../nbs/31_rows.ipynb #343b855d
+# %% ../nbs/31_rows.ipynb #c53f2950
 def flatten(params: Any) -> tuple[Any, Any]:
     """Lay the weights of some parameters in one row, and their gradients in another.
 
@@ -74,13 +74,14 @@ def flatten(params: Any) -> tuple[Any, Any]:
     Raises
     ------
     TypeError, ValueError
-        Parameters or gradients of several types; a gradient of another shape than its parameter; a parameter that is there twice.
+        Parameters or gradients of several types; a gradient of another shape than its parameter; a parameter or an array that is there twice.
     """
     params = list(params)
     if len({str(x.dtype) for p in params for x in (p.data, p.grad) if x is not None}) != 1:
         raise TypeError('flatten needs parameters and gradients of one type')
-    if len(set(map(id, params))) < len(params):
-        raise ValueError('flatten found a parameter twice')
+    seen = [x for p in params for x in (p, p.data)]
+    if len(set(map(id, seen))) < len(seen):
+        raise ValueError('flatten found a parameter or an array twice')
     if any(p.grad is not None and p.grad.shape != p.data.shape for p in params):
         raise ValueError('flatten found a gradient of another shape than its parameter')
     xp, sizes = namespace(params[0].data), [math.prod(p.data.shape) for p in params]

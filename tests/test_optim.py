@@ -342,6 +342,7 @@ def test_copies_and_pickles_are_independent():
 # ---- many parameters as one
 
 ROW_SHAPES = [(3,), (2, 5), (), (0,), (700,)]
+ROW_OF_ONE = np.ones(1)
 
 
 def in_a_row(dtype=np.float32, **settings):
@@ -370,7 +371,7 @@ def test_a_row_is_cleared_and_filled_in_place(path):
     parts, row, optimizer = in_a_row()
     views = [p.grad for p in parts]
     for to_none in (True, False):
-        row.grad = np.arange(714)
+        row.grad = np.arange(714, dtype=np.float32)
         assert [float(p.grad.sum()) for p in parts] == [3, sum(range(3, 13)), 13, 0, sum(range(14, 714))]
         optimizer.zero_grad(set_to_none=to_none)
         assert not row.grad.any() and all(p.grad is v for p, v in zip(parts, views))
@@ -380,7 +381,7 @@ def test_a_row_is_cleared_and_filled_in_place(path):
 @pytest.mark.parametrize('new', [lambda p: None, lambda p: np.ones_like(p.data)], ids=['None', 'array'])
 def test_a_part_of_a_row_with_a_new_gradient_is_refused_before_anything_moves(path, which, new):
     parts, row, optimizer = in_a_row()
-    row.grad = np.ones(714)
+    row.grad = np.ones(714, np.float32)
     optimizer.step()
     before, kept = bits(row.data), parts[which].grad
     parts[which].grad = new(parts[which])
@@ -394,7 +395,7 @@ def test_a_part_of_a_row_with_a_new_gradient_is_refused_before_anything_moves(pa
 
 def test_what_a_row_is_not_made_of():
     for bad, error, match in (([], ValueError, 'params is empty'), (Parameter([1.0]), TypeError, 'single Parameter'), ([np.ones(2)], TypeError, 'a parameter of the Row.*Parameter'),
-                              ([Parameter([1.0]), Parameter(np.ones(2))], TypeError, 'one type')):
+                              ([Parameter([1.0]), Parameter(np.ones(2))], TypeError, 'one type'), ([Parameter(ROW_OF_ONE), Parameter(ROW_OF_ONE)], ValueError, 'array twice')):
         with pytest.raises(error, match=match):
             Row(bad)
     p = Parameter([1.0, 2.0])
@@ -418,14 +419,70 @@ def test_a_row_and_one_of_its_parts_are_refused(first):
 
 def test_a_row_of_tensors_is_refused():
     torch = pytest.importorskip('torch')
-    with pytest.raises(TypeError, match='flatten'):
-        Row([torch.nn.Parameter(torch.ones(2))])
+    for tensor in (torch.nn.Parameter(torch.ones(2)), Parameter(torch.ones(2))):
+        with pytest.raises(TypeError, match='flatten'):
+            Row([tensor])
+
+
+def test_a_row_of_rows_is_refused():
+    parts, row, _ = in_a_row()
+    with pytest.raises(TypeError, match='not of a Row: pass the parts'):
+        Row([row, Parameter([1.0])])
+    assert all(np.shares_memory(p.data, row.data) for p in parts if p.data.size)
+
+
+def test_a_row_with_other_weights_is_refused_before_anything_moves():
+    _, row, optimizer = in_a_row()
+    other = row.data.copy()
+    row.data = other
+    with pytest.raises(ValueError, match=r'other weights.*row\.data\[\.\.\.\] = w'):
+        optimizer.step()
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize('g', [np.ones(1, np.float32), np.ones((1, 714), np.float32), np.ones(714), np.ones(714, complex), 0, [1.0] * 714],
+                         ids=['short', 'deep', 'double', 'complex', 'number', 'list'])
+def test_a_gradient_that_does_not_fit_a_row(g):
+    _, row, _ = in_a_row()
+    row.grad = np.full(714, 3, np.float32)
+    with pytest.raises(ValueError, match=r'has shape \(714,\) and type float32'):
+        row.grad = g
+    assert (row.grad == 3).all()
+
+
+@pytest.mark.parametrize('grad', [[1.0, 2.0], np.ones(3), np.ones(2, np.float32)], ids=['list', 'shape', 'type'])
+def test_a_part_with_a_gradient_that_does_not_fit(grad):
+    parts = [Parameter(np.zeros(2)), Parameter(np.zeros(2))]
+    arrays, parts[1].grad = [p.data for p in parts], grad
+    with pytest.raises((TypeError, ValueError), match='a parameter of the Row'):
+        Row(parts)
+    assert all(p.data is a for p, a in zip(parts, arrays)) and parts[0].grad is None
+
+
+def test_a_shallow_copy_of_a_row_shares_it_and_keeps_what_was_put_on_it():
+    parts, row, optimizer = in_a_row()
+    row.name, parts[0].owner, row.grad = 'all', row, np.ones(714, np.float32)
+    same, other = copy.copy(row), copy.deepcopy(row)
+    optimizer.step()
+    assert same.data is row.data and same.name == other.name == 'all' and other.params[0].owner is other
+    assert bits(parts[4].data) == bits(row.data[-700:]) != bits(other.data[-700:]) == bits(other.params[4].data)
+
+
+@pytest.mark.parametrize('nonfinite', ['hold', 'raise'])
+def test_a_parameter_around_a_tensor(path, nonfinite):
+    torch = pytest.importorskip('torch')
+    p = Parameter(torch.zeros(2))
+    optimizer = Rprop([p], lr=1.0, nonfinite=nonfinite)
+    for expected in (-1, -1 - 1.2, -1 - 1.2 - 1.44):
+        p.grad = torch.ones(2)
+        optimizer.step()
+        assert np.allclose(p.data.numpy(), expected, rtol=1e-6)  # the sums in float32 differ from these in their last digits
 
 
 @pytest.mark.parametrize('way', [copy.deepcopy, lambda what: pickle.loads(pickle.dumps(what))], ids=['deepcopy', 'pickle'])
 def test_a_copy_of_a_row_is_a_row(way):
     parts, row, optimizer = in_a_row()
-    row.grad = np.ones(714)
+    row.grad = np.ones(714, np.float32)
     optimizer.step()
     theirs, other, again = way((parts, row, optimizer))
     assert bits(other.data) == bits(row.data) and bits(other.grad) == bits(row.grad) and not np.shares_memory(other.data, row.data)

@@ -672,3 +672,16 @@ def test_tensors_that_are_replaced_in_the_list_are_noticed():
     optimizer.param_groups[0]['params'][1] = params[2]  # equal to what it replaces, and another
     optimizer.step()
     assert [float(p.detach()) for p in params] == [float(-1 - torch.tensor(1.2)), -1, -2]
+
+
+def test_half_steps_that_somebody_put_into_a_memory(path):
+    optimizer, (p, q) = first_step(np.zeros(20, np.float16), np.ones(3, np.float16))
+    for x in (p, q):
+        optimizer.state[x]['step_size'] = optimizer.state[x]['step_size'].astype(np.float16)
+    state = State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy())
+    expected = p.data.copy()
+    for _ in range(3):
+        dw, state = update(p.grad, state, variant='irprop-')
+        expected += dw
+        optimizer.step()
+        assert bits(p.data) == bits(expected) and bits(optimizer.state[p]['step_size']) == bits(state.step)
