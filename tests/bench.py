@@ -401,6 +401,12 @@ def merged(results):
     return statistics.median(results) if isinstance(first, (int, float)) and not isinstance(first, bool) else first
 
 
+def torch_times(results):
+    "Nanoseconds a weight of torch's class in each run, for each size of float32: what the medians of this peer hide"
+    rows = zip(*[[row for row in r['one'] if row['dtype'] == 'float32'] for r in results])
+    return [{'n': row[0]['n'], 'ns': sorted(r['ns']['torch'] for r in row)} for row in rows if 'torch' in row[0]['ns']]
+
+
 def write(file, result):
     "Write the figures to a file"
     Path(file).write_text(json.dumps(result, indent=1) + '\n')
@@ -418,8 +424,8 @@ def main():
             files = [Path(folder) / f'{k}.json' for k in range(args.runs)]
             for file in files:
                 subprocess.run([sys.executable, __file__, *['--quick'] * args.quick, file], check=True)
-            result = merged([json.loads(file.read_text()) for file in files])
-        return write(args.out, result | {'runs': args.runs})
+            results = [json.loads(file.read_text()) for file in files]
+        return write(args.out, merged(results) | {'runs': args.runs, 'torch in each run': torch_times(results)})
     packages = installed('numpy', 'numba', 'torch', 'jax', 'optax', 'array-api-strict', 'cupy-cuda12x', 'cupy-cuda13x')
     available = ['readable', 'numpy', 'C'] + [x for x in ('numba', 'torch') if x in packages] + ['torch compiled'] * ('torch' in packages and not args.quick)
     sizes = [('float32', 10**k) for k in range(3, 7 if args.quick else 9)] + [('float64', 10**k) for k in range(5, 7 if args.quick else 8)]
