@@ -164,7 +164,7 @@ def check_options(options: dict) -> dict:
         raise ValueError(f"maximize={options['maximize']!r}: choose True or False")
     return {'lr': numeric('lr', options['lr']), 'etas': two('etas', options['etas']), 'step_sizes': two('step_sizes', options['step_sizes'])}
 
-# %% ../nbs/38_parameters.ipynb #a61d140d
+# %% ../nbs/38_parameters.ipynb #8de8ec18
 class Row(Parameter):
     """Parameters laid in one row, to be stepped as one: `Rprop([Row(params)])`.
 
@@ -203,6 +203,7 @@ class Row(Parameter):
 
     @property
     def grad(self) -> Any:  # type: ignore[override]
+        "The gradients of all, in one row"
         if self.data is not self.rows[0]:
             raise ValueError('the Row was given other weights, which its parameters do not see: write into the old ones, row.data[...] = w')
         if not all(map(is_, [p.grad for p in self.params], self.views)):
@@ -219,7 +220,7 @@ class Row(Parameter):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        if any(p.grad.base is not self.slope for p in self.params):
+        if any(getattr(p.grad, 'base', None) is not self.slope for p in self.params):
             self.lay()  # a deep copy has arrays of its own, and they lie apart
 
 # %% ../nbs/38_parameters.ipynb #3c430c60

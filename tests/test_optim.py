@@ -494,6 +494,14 @@ def test_a_copy_of_a_row_is_a_row(way):
     assert bits(row.data) == bits(other.data)
 
 
+def test_a_copy_of_a_row_whose_parts_lost_their_gradients():
+    parts, row, _ = in_a_row()
+    for p in parts:
+        p.grad = None
+    other = pickle.loads(pickle.dumps(row))
+    assert bits(other.data) == bits(row.data) and not other.grad.any()
+
+
 def test_a_network_in_a_row_learns_as_without(path):
     from rprop_lit import nn
 
