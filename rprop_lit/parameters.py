@@ -164,7 +164,7 @@ def check_options(options: dict) -> dict:
         raise ValueError(f"maximize={options['maximize']!r}: choose True or False")
     return {'lr': numeric('lr', options['lr']), 'etas': two('etas', options['etas']), 'step_sizes': two('step_sizes', options['step_sizes'])}
 
-# %% ../nbs/38_parameters.ipynb #8de8ec18
+# %% ../nbs/38_parameters.ipynb #55d9a4ad
 class Row(Parameter):
     """Parameters laid in one row, to be stepped as one: `Rprop([Row(params)])`.
 
@@ -191,7 +191,8 @@ class Row(Parameter):
         self.params = members(params)
         for p in self.params:
             if is_tensor(p) or isinstance(p, Row) or is_tensor(getattr(p, 'data', None)):
-                raise TypeError(f'a Row is made of arrays, not of a {type(p).__name__}: pass the parts of a row; lay tensors in one row by flatten')
+                found = 'another Row: pass its parts' if isinstance(p, Row) else 'a torch tensor: lay tensors in one row by flatten'
+                raise TypeError(f'a Row is made of Parameters that hold arrays, and this is {found}')
             check_parameter(p, 'a parameter of the Row', 1.0)
             gradient(p, 'a parameter of the Row')
         self.lay()
@@ -215,7 +216,7 @@ class Row(Parameter):
     def grad(self, g: Any) -> None:
         kind = getattr(g, 'dtype', type(g).__name__)
         if g is not None and (np.shape(g), kind) != (self.shape, self.dtype):
-            raise ValueError(f'the gradient of a Row has shape {self.shape} and type {self.dtype}, this one {np.shape(g)} and {kind}')
+            raise ValueError(f'the gradient of a Row has shape {self.shape} and type {self.dtype}, this one {np.shape(g)} and {kind}: convert it')
         self.slope[...] = 0 if g is None else g
 
     def __setstate__(self, state: dict) -> None:

@@ -420,13 +420,13 @@ def test_a_row_and_one_of_its_parts_are_refused(first):
 def test_a_row_of_tensors_is_refused():
     torch = pytest.importorskip('torch')
     for tensor in (torch.nn.Parameter(torch.ones(2)), Parameter(torch.ones(2))):
-        with pytest.raises(TypeError, match='flatten'):
+        with pytest.raises(TypeError, match='torch tensor: .* flatten'):
             Row([tensor])
 
 
 def test_a_row_of_rows_is_refused():
     parts, row, _ = in_a_row()
-    with pytest.raises(TypeError, match='not of a Row: pass the parts'):
+    with pytest.raises(TypeError, match='another Row: pass its parts'):
         Row([row, Parameter([1.0])])
     assert all(np.shares_memory(p.data, row.data) for p in parts if p.data.size)
 
@@ -445,7 +445,7 @@ def test_a_row_with_other_weights_is_refused_before_anything_moves():
 def test_a_gradient_that_does_not_fit_a_row(g):
     _, row, _ = in_a_row()
     row.grad = np.full(714, 3, np.float32)
-    with pytest.raises(ValueError, match=r'has shape \(714,\) and type float32'):
+    with pytest.raises(ValueError, match=r'has shape \(714,\) and type float32.*convert it'):
         row.grad = g
     assert (row.grad == 3).all()
 

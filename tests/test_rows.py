@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import weakref
+from itertools import permutations
 from multiprocessing import get_all_start_methods, get_context
 from queue import SimpleQueue
 
@@ -16,7 +17,7 @@ from streams import VARIANTS, bits
 from rprop_lit import Parameter, Rprop, rows
 from rprop_lit.arrays import Room, numbers, step_block, step_blocks
 from rprop_lit.engine import Engine
-from rprop_lit.rows import PART, flatten, hired, parts, threads, together
+from rprop_lit.rows import PART, flatten, hired, parts, separate, threads, together
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 
@@ -143,6 +144,25 @@ def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dt
     assert all(p.data is a for p, a in zip(params, arrays)) and isinstance(optimizer.engines[0], Engine)
     found = [[bits(x) for x in (p.data, optimizer.state[p]['sign'], optimizer.state[p]['step_size'])] for p in params]
     assert found[:len(expected)] == expected
+
+
+@pytest.mark.parametrize('order', list(permutations(range(3))), ids=str)
+def test_arrays_are_separate_in_any_order(order):
+    row, other = np.zeros(6), np.zeros(3)
+    apart, overlapping = [row[:2], row[2:], other], [row[:3], row[2:], other]
+    assert separate([apart[k] for k in order]) and not separate([overlapping[k] for k in order])
+    assert separate([*[apart[k] for k in order], row[1:1]])  # an empty array shares nothing
+
+
+def test_a_part_without_a_gradient_leaves_the_others_in_their_row(path):
+    params = [Parameter(np.zeros(n)) for n in (3, 4, 5)]
+    flatten(params)
+    params[2].grad = None
+    optimizer = Rprop(params)
+    for _ in range(3):
+        optimizer.step()
+    engine, = optimizer.engines.values()
+    assert engine.read(params, None) is engine.rows is not None and engine.slope.size == 7
 
 
 def test_weights_that_overlap_make_both_moves(path):
