@@ -254,7 +254,7 @@ def tested(folder, tests, *options):
     "Run tests in a copy: whether they passed, the names of those that failed, and the end of what pytest said if it did not end as it should"
     env = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE='1', RPROP_LIT_BACKEND='numpy')
     env.pop('PYTEST_ADDOPTS', None)
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', '-n', '0', *options, *tests]
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', '-n', '0', '--assert=plain', *options, *tests]
     with tempfile.TemporaryFile('w+', encoding='utf-8') as log:  # a file: who reads a pipe waits for every process that a test left behind
         run = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -276,14 +276,14 @@ def tested(folder, tests, *options):
 
 def seen(name, find):
     "Put in one fault, and say which test catches it: a test must fail, it is not enough that pytest cannot start or does not end"
-    test = FAULTS[name][0]
+    test, start = FAULTS[name][0], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         folder = furnish(Path(folder))
         spoil(folder, name)
         tests = [f'tests/{t}' for t in QUICK if (folder / 'tests' / t).exists()] if find else [f'tests/{test}']
         _, failed, trouble = tested(folder, tests, *([] if find else ['-x']))
     names = dict.fromkeys(f.split('[')[0].removeprefix('tests/') for f in failed)
-    print(f'{"caught" if names else "UNSEEN"}: {name:50} {", ".join(names)} {trouble}'.rstrip(), flush=True)
+    print(f'{"caught" if names else "UNSEEN"}: {time.monotonic() - start:3.0f} s  {name:50} {", ".join(names)} {trouble}'.rstrip(), flush=True)
     return bool(names)
 
 

@@ -1,6 +1,7 @@
 """The order of the house: what importing brings along, which floor may lean on which, how long a module may be."""
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,16 @@ def test_import_is_quick():
     # a wide margin: this guards against a heavy import, it is no benchmark
     code = 'import numpy, time; t = time.perf_counter(); import rprop_lit; print(time.perf_counter() - t)'
     assert min(float(python(code)[0]) for _ in range(6)) < 0.15
+
+
+@pytest.mark.parametrize('setting', ['', 'true'])
+def test_a_comparison_of_megabytes_fails_at_once(tmp_path, setting):
+    # where CI is set, pytest writes both sides in full and looks for every line that differs: of plain bytes, that takes it longer than a test may last
+    (tmp_path / 'test_long.py').write_text('import numpy as np\nfrom streams import bits\n\ndef test_long():\n'
+                                           '    one, other = (np.random.default_rng(n).normal(size=10**5) for n in range(2))\n    assert [bits(one)] == [bits(other)]\n')
+    env = dict(os.environ, PYTHONPATH=str(Path(__file__).parent), CI=setting)
+    run = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', 'test_long.py'], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and '<800000 bytes, CRC' in run.stdout and len(run.stdout) < 3000
 
 
 def floors():

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import book
+from streams import Bits
 
 
 @pytest.fixture(scope='module')
@@ -44,4 +45,4 @@ def test_readme_is_the_index():
     assert (book.ROOT / 'README.md').read_text(encoding='utf-8') == text, 'run `python tests/book.py`'
     assert pictures
     for name, data in pictures.items():
-        assert (book.ROOT / name).read_bytes() == data, f'{name} is not the picture of nbs/index.ipynb: run `python tests/book.py`'
+        assert Bits((book.ROOT / name).read_bytes()) == Bits(data), f'{name} is not the picture of nbs/index.ipynb: run `python tests/book.py`'

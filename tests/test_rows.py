@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from streams import VARIANTS, bits
+from streams import VARIANTS, Bits, bits
 
 from rprop_lit import Parameter, Rprop, rows
 from rprop_lit.arrays import Room, numbers, step_block, step_blocks
@@ -82,7 +82,7 @@ def test_arrays_in_one_long_row_are_shared(path, count):
         for p, part in zip(apart, np.split(g, [100, PART, PART + 5])):
             p.grad[...] = part
         one.step(), many.step()
-    assert bits(whole.data) == b''.join(bits(p.data) for p in apart)
+    assert bits(whole.data) == Bits(b''.join(bits(p.data) for p in apart))
 
 
 def test_small_arrays_at_their_addresses(path):
