@@ -87,6 +87,7 @@ def readme():
 
     nb = nbformat.read(ROOT / 'nbs' / 'index.ipynb', as_version=4)
     keep = [c for c in nb.cells if not re.search(r'^#\|\s*(hide|default_exp)\b', c.source, re.M)]
+    alts = iter([re.search(r'^#\|\s*fig-alt:\s*(.+)$', c.source, re.M)[1] for c in keep if any('image/png' in out.get('data', {}) for out in c.get('outputs', []))])
     for cell in keep:
         if re.search(r'^#\|\s*echo:\s*false', cell.source, re.M):
             cell.metadata['tags'] = ['no-source']
@@ -96,7 +97,7 @@ def readme():
     exporter = MarkdownExporter(config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': {'no-source'}}})
     text, extra = exporter.from_notebook_node(nb, resources=dict(output_files_dir='nbs/images/readme'))
     text = re.sub(r'\]\((?!https?:|#|nbs/)([\w/]+\.ipynb)', r'](nbs/\1', text)  # chapters are linked from nbs/
-    text = re.sub(r'!\[png\]', '![what the cell above draws]', re.sub(r'[ ]+$', '', text, flags=re.M))
+    text = re.sub(r'!\[png\]', lambda _: f'![{next(alts)}]', re.sub(r'[ ]+$', '', text, flags=re.M))
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', extra['outputs']
 
 

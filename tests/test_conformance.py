@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rprop_lit import conformance
-from rprop_lit.conformance import AFTER, BEFORE, Seen, check, follow, judge, main, ours, run, side_by_side, traces
+from rprop_lit.conformance import AFTER, BEFORE, Seen, check, explained, follow, judge, main, ours, run, side_by_side, traces
 from rprop_lit.rule import State, init
 from rprop_lit.variants import VARIANTS, update
 
@@ -348,7 +348,34 @@ def only_odd(w, lr, etas, step_sizes):
 joined = mixed(MIXERS['the sum of the products decides'])
 
 
-@pytest.mark.parametrize('name, said', [('nobody', 'unknown: 0 of 24'), ('only_odd', ': 2 of 24'), ('joined', 'irprop-: 24 of 24')])
+def keeper(w, lr, etas, step_sizes):
+    "irprop- for one weight, which remembers the caller's array of gradients"
+    size, kept = np.full_like(w, lr), [np.zeros_like(w)]
+
+    def step(w, g, loss):
+        agree = np.sign(g) * np.sign(kept[0])
+        size[:] = np.clip(size * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)), *step_sizes)
+        kept[0] = 0 * g if agree < 0 else g
+        return w if agree < 0 else w - np.nan_to_num(np.sign(g)) * size
+    return step if w.size == 1 else None
+
+
+def writer(w, lr, etas, step_sizes):
+    "irprop- that leaves zeros in the caller's array of gradients"
+    step = ours('irprop-')(w, lr, etas, step_sizes)
+    return lambda w, g, loss: (step(w, g.copy(), loss), g.fill(0))[0]
+
+
+def test_of_variants_that_explain_equally_much_the_nearer_is_named():
+    habit = 'tries half the move again in the old direction'
+    walked = {'cap': (habit,), 'huge gradients': (habit,), 'flip, error rose': (habit,), 'other etas': ()}
+    pairs = [(trace, Seen(follow(trace, 'irprop-', walked[trace.name]))) for trace in traces() if trace.name in walked]
+    assert {variant: explained(pairs, variant, (habit,)) for variant in ('rprop-', 'irprop-')} == {'rprop-': 4, 'irprop-': 4}
+    assert judge(pairs).variant == 'irprop-' and judge(pairs).habits == (habit,)
+
+
+@pytest.mark.parametrize('name, said', [('nobody', 'unknown: 0 of 24'), ('only_odd', ': 2 of 24'), ('joined', 'irprop-: 24 of 24'),
+                                        ('keeper', '24 of 24 traces'), ('keeper', 'it keeps the gradient array'), ('writer', '24 of 24 traces'), ('writer', 'it writes into')])
 def test_command_fails_where_nothing_or_something_wrong_was_seen(name, said, capsys):
     assert main([f'{__name__}:{name}']) == 1
     assert said in capsys.readouterr().out
