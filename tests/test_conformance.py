@@ -355,7 +355,7 @@ def keeper(w, lr, etas, step_sizes):
     def step(w, g, loss):
         agree = np.sign(g) * np.sign(kept[0])
         size[:] = np.clip(size * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)), *step_sizes)
-        kept[0] = 0 * g if agree < 0 else g
+        kept[0] = np.zeros_like(g) if agree < 0 else g
         return w if agree < 0 else w - np.nan_to_num(np.sign(g)) * size
     return step if w.size == 1 else None
 
@@ -366,11 +366,22 @@ def writer(w, lr, etas, step_sizes):
     return lambda w, g, loss: (step(w, g.copy(), loss), g.fill(0))[0]
 
 
+@pytest.mark.parametrize('new, said', [(None, 'returned None: return the new weights, 1 of them'), (np.zeros(3), '1 of them'), ([], '1 of them')])
+def test_who_returns_no_weights_is_told_so(new, said):
+    with pytest.raises(ValueError, match=said):
+        check(lambda w, lr, etas, step_sizes: lambda w, g, loss: new)
+
+
+def test_who_loses_its_weight_to_nan_did_not_therefore_keep_the_gradient():
+    report = check(lambda w, lr, etas, step_sizes: lambda w, g, loss: w * np.nan)
+    assert not any('keeps' in habit for habit in report.habits) and not set(report.verdicts.values()) & {'bits'}
+
+
 def test_of_variants_that_explain_equally_much_the_nearer_is_named():
     habit = 'tries half the move again in the old direction'
     walked = {'cap': (habit,), 'huge gradients': (habit,), 'flip, error rose': (habit,), 'other etas': ()}
     pairs = [(trace, Seen(follow(trace, 'irprop-', walked[trace.name]))) for trace in traces() if trace.name in walked]
-    assert {variant: explained(pairs, variant, (habit,)) for variant in ('rprop-', 'irprop-')} == {'rprop-': 4, 'irprop-': 4}
+    assert {variant: explained(pairs, variant, (habit,)) for variant in ('rprop-', 'irprop-')} == {'rprop-': 3, 'irprop-': 3}
     assert judge(pairs).variant == 'irprop-' and judge(pairs).habits == (habit,)
 
 
