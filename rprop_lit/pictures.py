@@ -63,7 +63,7 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
         ax.legend()
     return ax
 
-# %% ../nbs/15_pictures.ipynb #ff728743
+# %% ../nbs/15_pictures.ipynb #e295c1ae
 def contours(fun: Callable[[Any], tuple[Any, Any]], ax: Axes, bands: int = 8, grid: int = 61) -> Axes:
     """Draw contours of a function of two weights over the window that `ax` shows, with equal areas between them.
 
@@ -84,7 +84,9 @@ def contours(fun: Callable[[Any], tuple[Any, Any]], ax: Axes, bands: int = 8, gr
         The axes drawn on.
     """
     x, y = np.linspace(*ax.get_xlim(), grid), np.linspace(*ax.get_ylim(), grid)
-    error = np.array([[fun(np.array([a, b]))[0] for a in x] for b in y], dtype=float)
+    found = [[fun(np.array([a, b]))[0] for a in x] for b in y]
+    error = np.array([[e.item() if hasattr(e, 'item') else e for e in row] for row in found], dtype=float)
+    error[~np.isfinite(error)] = np.nan  # there is no height to draw
     levels = np.unique(np.nanquantile(error, np.linspace(0, 1, bands + 1)[1:-1]))
     ax.contour(x, y, error, levels=levels, colors='0.8', linewidths=1, zorder=0)
     return ax

@@ -27,32 +27,34 @@ STOPS = {'gtol': 1e-5, 'maxiter': 10_000, 'xtol': 0.0, 'ftol': 1e-9, 'maxfev': m
 OPTIONS = (*STOPS, 'window', 'trace', 'lr', 'etas', 'step_sizes', 'safe')
 HOLDS = {'<=': operator.le, '<': operator.lt, '>=': operator.ge}
 
-# %% ../nbs/50_solver.ipynb #41f04f8d
-LEGAL = {
-    **dict.fromkeys(('tol', 'gtol', 'xtol', 'ftol'), ('a finite number >= 0', lambda v: 0 <= v < math.inf)),
-    **dict.fromkeys(('maxiter', 'maxfev', 'max_time'), ('a number >= 0', lambda v: v >= 0)),
-    'target': ('a number', lambda v: v <= math.inf),
-    'window': ('a whole number >= 1', lambda v: isinstance(v, (int, np.integer)) and v >= 1),
-    **dict.fromkeys(('safe', 'trace'), ('True or False', lambda v: isinstance(v, (bool, np.bool_)))),
+# %% ../nbs/50_solver.ipynb #d7728384
+LEGAL: dict[str, tuple[str, Callable, Callable]] = {
+    **dict.fromkeys(('tol', 'gtol', 'xtol', 'ftol'), ('a finite number >= 0', lambda v: 0 <= v < math.inf, float)),
+    **dict.fromkeys(('maxiter', 'maxfev', 'max_time'), ('a number >= 0', lambda v: v >= 0, float)),
+    'target': ('a number', lambda v: v <= math.inf, float),
+    'window': ('a whole number >= 1', lambda v: isinstance(v, (int, np.integer)) and 1 <= v < 2**31, int),
+    **dict.fromkeys(('safe', 'trace'), ('True or False', lambda v: isinstance(v, (bool, np.bool_)), bool)),
 }
 
 def legal(name: str, value: Any) -> Any:
-    "The value of an option; ValueError if it is out of its range"
-    what, holds = LEGAL.get(name, ('', lambda v: True))
+    "The value of an option, a limit as a plain number; ValueError if it is out of its range"
+    if name not in LEGAL:
+        return value
+    what, holds, kind = LEGAL[name]
     try:
-        good = bool(holds(value))
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise ValueError(f'{name}={value!r}: need {what}, or None for the default')
-    return value
+        if not np.ndim(value) and holds(value):
+            return kind(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f'{name}={value!r}: need {what}, or None for the default')
 
-# %% ../nbs/50_solver.ipynb #72ac5486
+# %% ../nbs/50_solver.ipynb #25734cab
 def settled(tol: Any, options: Any) -> dict:
     "All options: the defaults, and what the user wants otherwise"
+    unknown = [name for name in options or {} if name not in OPTIONS]
+    if unknown:
+        raise TypeError(f'unknown options {unknown}: there are {", ".join(OPTIONS)}')
     given = {name: legal(name, value) for name, value in dict(options or {}).items() if value is not None}
-    if not set(given) <= set(OPTIONS):
-        raise TypeError(f'unknown options {sorted(set(given) - set(OPTIONS))}: there are {", ".join(OPTIONS)}')
     return {**STOPS, 'window': 100, **({} if tol is None else {'gtol': legal('tol', tol)}), **given}
 
 # %% ../nbs/50_solver.ipynb #1cb18bad
@@ -70,13 +72,19 @@ def reached(p: Point, best: Point, past: deque, calm: bool, seconds: float, o: d
             return list(STOPS).index(name), good, f'{name}: {what} {value:.6g} {sign} {limit:.6g}'
     return None
 
-# %% ../nbs/50_solver.ipynb #cef082dd
+# %% ../nbs/50_solver.ipynb #c78bff27
 class Result(dict):
     "A dictionary whose entries are attributes too, as in SciPy's OptimizeResult"
     def __getattr__(self, name: str) -> Any:
         if name not in self:
             raise AttributeError(name)
         return self[name]
+
+    __setattr__ = dict.__setitem__
+    __delattr__ = dict.__delitem__
+
+    def __dir__(self) -> list[str]:
+        return list(self)
 
 def result(**fields: Any) -> Any:
     "SciPy's OptimizeResult where SciPy is installed, or else a Result"
@@ -86,7 +94,7 @@ def result(**fields: Any) -> Any:
         return Result(fields)
     return OptimizeResult(fields)
 
-# %% ../nbs/50_solver.ipynb #74d19af0
+# %% ../nbs/50_solver.ipynb #31503015
 class Trace:
     """A callback that keeps what the pictures draw: points, errors, steps, and which points were left by an undone move.
 
@@ -107,7 +115,7 @@ class Trace:
     def __call__(self, intermediate_result: Any) -> None:
         p = intermediate_result
         self.undone += [len(self.points) - 1] if p.undone else []
-        self.points.append(p.x)
+        self.points.append(copy.deepcopy(p.x))
         self.errors.append(p.fun)
         self.steps.append(p.step)
 
@@ -124,21 +132,21 @@ def listener(callback: Any) -> Callable[[Point, Point], None]:
     named = set(inspect.signature(callback).parameters) == {'intermediate_result'}
     return tell
 
-# %% ../nbs/50_solver.ipynb #299bc061
+# %% ../nbs/50_solver.ipynb #a32325df
 @contextmanager
-def meter(progress: bool, total: int) -> Iterator[list]:
+def meter(progress: bool, total: float) -> Iterator[list]:
     "Listeners: a progress bar, or nobody"
     if not progress:
         yield []
         return
     from tqdm.auto import tqdm
-    with tqdm(total=total, unit=' steps') as bar:
+    with tqdm(total=int(total) if total < math.inf else None, unit=' steps') as bar:
         def show(p, best):
             bar.set_postfix_str(f'error {best.fun:.3g}, gradient {p.optimality:.2g}, steps {p.span[0]:.1g} to {p.span[1]:.1g}', refresh=False)
             bar.update(p.nit - bar.n)
         yield [show]
 
-# %% ../nbs/50_solver.ipynb #f637ee7d
+# %% ../nbs/50_solver.ipynb #74887bb5
 def follow(points: Iterator[Point], listeners: list, o: dict) -> tuple[Point, Point, tuple[int, bool, str]]:
     "Best point, last point, and why it ended: status, success, message"
     past: deque = deque(maxlen=o['window'] + 1)
@@ -148,7 +156,7 @@ def follow(points: Iterator[Point], listeners: list, o: dict) -> tuple[Point, Po
         for p in points:
             if best is None:
                 best = first = p
-            elif (p.fun, p.optimality) <= (best.fun, best.optimality) and math.isfinite(p.fun + p.optimality):
+            elif (p.fun, p.optimality) <= (best.fun, best.optimality) and math.isfinite(p.fun) and math.isfinite(p.optimality):
                 best = p
             past.append(best.fun)
             for tell in listeners:
@@ -164,7 +172,7 @@ def follow(points: Iterator[Point], listeners: list, o: dict) -> tuple[Point, Po
         return best, p, (99, False, '`callback` raised `StopIteration`')
     raise AssertionError('a walk has no end')
 
-# %% ../nbs/50_solver.ipynb #8f048863
+# %% ../nbs/50_solver.ipynb #645f8f4f
 def minimize(fun: Callable, x0: Any, args: Any = (), *, jac: Any = True, variant: str = 'irprop+', bounds: Any = None, tol: float | None = None,
              callback: Callable | None = None, progress: bool = False, options: dict | None = None) -> Any:
     """The lowest point of a function with a gradient, by Rprop, in SciPy's manner.
@@ -207,7 +215,8 @@ def minimize(fun: Callable, x0: Any, args: Any = (), *, jac: Any = True, variant
     points = rprop(fun, x0, args if isinstance(args, tuple) else (args,), jac=jac, variant=variant, bounds=bounds, **settings)
     trace = Trace() if o.get('trace') else None
     with meter(progress, o['maxiter']) as bars:
-        best, last, (status, success, message) = follow(points, [*map(listener, filter(None, (trace, callback))), *bars], o)
+        hear = [listener(c) for c in (trace, callback) if c is not None]
+        best, last, (status, success, message) = follow(points, [*hear, *bars], o)
     extra = {'trace': trace} if trace else {}
     return result(x=best.x, fun=best.fun, jac=best.jac, nit=last.nit, nfev=last.nfev, njev=last.nfev, success=success, status=status,
                   message=message, **extra)

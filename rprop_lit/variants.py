@@ -6,14 +6,14 @@
 __all__ = ['VARIANTS', 'Variant', 'knobs', 'capped', 'retreat', 'answer', 'number', 'update', 'everywhere', 'plain', 'pair',
            'check']
 
-# %% ../nbs/20_variants.ipynb #a8e47bfb
+# %% ../nbs/20_variants.ipynb #612289f0
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import rule
-from .rule import State, namespace, signed
+from .rule import State, is_tensor, namespace, signed
 
 # %% ../nbs/20_variants.ipynb #18c47121
 class Variant(NamedTuple):
@@ -151,24 +151,35 @@ def everywhere(test: Any) -> bool:
     "Is a comparison true, in every element if it was one of arrays?"
     return bool(test.all() if hasattr(test, 'all') else test)
 
-# %% ../nbs/20_variants.ipynb #d0f11aac
+# %% ../nbs/20_variants.ipynb #a1735861
 def plain(name: str, value: Any) -> Any:
-    "A setting as a number or an array of numbers; ValueError if it is neither"
+    "A setting as a float or an array of real numbers; ValueError if it is neither"
+    given = value
     try:
+        value = value.detach().double().cpu().numpy() if is_tensor(value) else value
         value = np.asarray(value, dtype=float) if isinstance(value, (list, tuple)) else value
-        everywhere(0 + value >= 0)
-    except (TypeError, ValueError):
-        raise ValueError(f'{name}={value!r}: need a number or an array of numbers') from None
-    return value
+        real = not np.ma.is_masked(value) and 'complex' not in str(getattr(value, 'dtype', ''))
+        if real and not getattr(value, 'ndim', 0):
+            return float(0 + value)  # to add a number is to refuse text
+        if real and value.size and value.dtype.kind in 'fiu':
+            return value
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f'{name}={given!r}: need a real number or an array of real numbers')
 
-# %% ../nbs/20_variants.ipynb #970f7e49
+# %% ../nbs/20_variants.ipynb #874cb758
 def pair(name: str, value: Any) -> tuple[Any, Any]:
-    "The two members of a setting; ValueError if there are not two"
+    "The two members of a setting; ValueError if there are not two, or arrays that do not fit each other"
     try:
         low, high = value
     except (TypeError, ValueError):
         raise ValueError(f'{name}={value!r}: need a pair (low, high)') from None
-    return plain(name, low), plain(name, high)
+    low, high = plain(name, low), plain(name, high)
+    try:
+        np.broadcast_shapes(np.shape(low), np.shape(high))
+    except ValueError:
+        raise ValueError(f'{name}={value!r}: the two have shapes {np.shape(low)} and {np.shape(high)}, which do not fit each other') from None
+    return low, high
 
 # %% ../nbs/20_variants.ipynb #583615bb
 def check(lr: Any, etas: Any, step_sizes: Any) -> None:

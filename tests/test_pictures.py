@@ -1,4 +1,6 @@
 """Chapter 15: what the pictures draw, read back from matplotlib."""
+import math
+
 import matplotlib
 
 matplotlib.use('agg')
@@ -98,6 +100,16 @@ def test_path_shows_all_points_or_the_window_asked_for():
     assert left < 0 and right > 2 and low < -1 and high > 4
     ax = path(POINTS, bowl([1.0, 4.0]).fun, window=((-3, 3), (-2, 2)))
     assert ax.get_xlim() == (-3, 3) and ax.get_ylim() == (-2, 2)
+
+
+@pytest.mark.parametrize('answer', [lambda e: e, lambda e: np.array([e]), lambda e: math.nan if math.isinf(e) else e])
+def test_contours_of_answers_that_a_walk_takes(answer):
+    def fun(w):
+        return answer(math.inf if w[0] < 0 else float(w @ w)), 2 * w
+    ax = plt.figure().add_subplot()
+    ax.set(xlim=(-2, 2), ylim=(-2, 2))
+    contours(fun, ax)
+    assert len(ax.collections[0].levels) == 7 and np.isfinite(ax.collections[0].levels).all()
 
 
 def test_contours_share_out_the_area_whatever_the_height():

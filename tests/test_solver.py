@@ -4,6 +4,8 @@ import math
 import subprocess
 import sys
 from collections import namedtuple
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ import classics  # noqa: E402
 
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
 from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
-from rprop_lit.solver import Trace, minimize, scipy_method  # noqa: E402
-from rprop_lit.walk import rprop, same  # noqa: E402
+from rprop_lit.shapes import same  # noqa: E402
+from rprop_lit.solver import Result, Trace, minimize, scipy_method  # noqa: E402
+from rprop_lit.walk import rprop  # noqa: E402
 
 optimize = pytest.importorskip('scipy.optimize', reason='SciPy is not installed')
 
@@ -844,3 +847,159 @@ def test_the_benchmark_can_be_repeated(solver):
     for problem in [*ZOO.values(), *classics.MGH[:16]]:  # no power or exponential whose last bit could depend on the machine
         if (stored[problem.name] or 999) <= 60:
             assert classics.evaluations(problem, classics.SOLVERS[solver]) == stored[problem.name], problem.name
+
+
+# ---- what a hostile reader found
+
+def ending(x):
+    "The square root of the first number, with an infinite slope at its bound, and a bowl in the second"
+    with np.errstate(all='ignore'):
+        return float(np.sqrt(x[0]) + (x[1] - 5)**2), np.array([.5 / np.sqrt(x[0]), 2 * (x[1] - 5)])
+
+
+@pytest.mark.parametrize('safe', [False, True])
+@pytest.mark.parametrize('start', [[1.0, 0.0], [0.0, 0.0]])
+def test_an_infinite_slope_at_a_bound_does_not_stop_the_others(start, safe):
+    r = minimize(ending, start, bounds=[(0, None), (None, None)], options={'safe': safe})
+    assert r.success and r.x[0] == 0 and abs(r.x[1] - 5) < 1e-5
+
+
+@pytest.mark.parametrize('bounds', [None, [(1, None)]])
+@pytest.mark.parametrize('safe', [False, True])
+def test_nobody_is_asked_at_infinity(safe, bounds):
+    asked = []
+
+    def falling(x):
+        asked.append(float(x[0]))
+        return 1e6 / float(x[0]), np.array([-1e6 / float(x[0])**2])
+
+    r = minimize(falling, np.ones(1, np.float16), bounds=bounds, options={'safe': safe, 'maxiter': 300, 'ftol': 0, 'gtol': 0})
+    assert np.isfinite(asked).all() and r.nfev == len(asked) and r.nit > len(asked)
+    assert 3e4 < r.x[0] < math.inf and r.fun == min(1e6 / x for x in asked)
+
+
+def test_a_masked_error_is_no_number():
+    def masked(x):
+        return (x - np.ma.log(x)).sum(), np.asarray(1 - 1 / x)
+    with pytest.raises(TypeError, match='the error is masked'):
+        minimize(masked, [50.0])
+    for error in (np.ma.masked, np.ma.array([1.0], mask=[True]), np.True_, np.array(True), np.array('1.0')):
+        with pytest.raises(TypeError, match='need one real number'):
+            minimize(lambda x, error=error: (error, 2 * x), [3.0])
+
+
+class Log(list):
+    "The usual history: a list that is called"
+    def __call__(self, x):
+        self.append(x)
+        if len(self) == 5:
+            raise StopIteration
+
+
+def test_an_empty_list_may_be_a_callback():
+    log = Log()
+    assert minimize(square, [3.0], callback=log).nit == len(log) == 5
+    log = Log()
+    assert optimize.minimize(square, [3.0], jac=True, method=scipy_method, callback=log).nit == len(log) == 5
+
+
+@pytest.mark.parametrize('options', [dict(gtol=Fraction(1, 1000)), dict(gtol=np.array(1e-3)), dict(ftol=Decimal('1e-3')), dict(target=Fraction(1, 10)),
+                                     dict(maxiter=np.int8(5)), dict(maxfev=np.array(5)), dict(window=np.int8(127)), dict(max_time=Fraction(9))])
+def test_limits_of_every_kind_of_number(options):
+    r = minimize(square, [3.0], options=options)
+    plain = minimize(square, [3.0], options={name: float(value) if name != 'window' else int(value) for name, value in options.items()})
+    assert (r.nit, r.fun, r.message) == (plain.nit, plain.fun, plain.message)
+
+
+@pytest.mark.parametrize('options', [dict(gtol=np.array([1e-5])), dict(maxiter=[5]), dict(window=10**30), dict(ftol=10**400), dict(maxiter='5'),
+                                     dict(lr=10**400), dict(step_sizes=(0, 10**400)), dict(etas=(.5, 10**400)), dict(lr=1j), dict(lr=np.array([]))])
+def test_limits_that_cannot_be_are_refused_before_the_first_call(options):
+    name, = options
+    with pytest.raises(ValueError, match=name):
+        minimize(None, [3.0], options=options)
+
+
+def test_bounds_beyond_all_floats():
+    with pytest.raises(ValueError, match='need 1 pairs'):
+        minimize(None, [3.0], bounds=[(-10**400, 10**400)])
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_no_point_is_evaluated_twice_in_a_row_in_any_type(variant, dtype):
+    calls = []
+
+    def fun(x):
+        calls.append(x.copy())
+        d = x.astype(float) - 1 / 3
+        return float(d @ d), 2 * d
+
+    r = minimize(fun, np.zeros(1, dtype), variant=variant, options={'gtol': 0, 'ftol': 0, 'maxiter': 300})
+    assert r.nfev == len(calls) and not any(same(a, b) for a, b in zip(calls, calls[1:]))
+
+
+def test_a_trial_that_fails_again_and_again_is_made_once():
+    calls = []
+
+    def cliff(x):
+        calls.append(float(x[0]))
+        return (float(x[0]) if x[0] >= 0.95 else math.nan), np.ones(1)
+
+    options = {'lr': .1, 'step_sizes': (.1, 1.), 'maxiter': 100, 'ftol': 0}
+    r = minimize(cliff, [1.0], options=options)
+    assert calls == [1.0, 0.9] and (r.nfev, r.nit) == (2, 100)
+
+
+def test_numbers_are_counted_alike_in_long_doubles():
+    runs = [take(60, rprop(square, np.array([1.3], dtype), variant='irprop-')) for dtype in (np.float64, np.longdouble)]
+    assert runs[0][-1].nfev < 60 and abs(runs[0][-1].nfev - runs[1][-1].nfev) <= 2  # the last bits differ, and with them a flip or two
+
+
+Pair = namedtuple('Pair', 'a b')
+
+
+def test_a_structure_of_single_numbers_stays_a_structure():
+    r = minimize(lambda p: (p.a**2 + p.b**2, Pair(2 * p.a, 2 * p.b)), Pair(np.array(1.), np.array(2.)))
+    assert r.success and isinstance(r.x, Pair) and r.x.a.shape == ()
+    assert minimize(lambda x: ((x @ x), 2 * x), [np.float64(1), np.float64(2)]).x.shape == (2,)  # numbers are not arrays
+
+
+def test_tensors_in_a_list_are_refused_as_one_is():
+    torch = pytest.importorskip('torch')
+    for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)]):
+        with pytest.raises(TypeError, match='x0 is a torch tensor'):
+            minimize(square, x0)
+
+
+def test_the_best_is_found_where_error_and_gradient_add_up_to_too_much():
+    r = minimize(lambda x: (1e308 * min(1 + abs(x[0]) / 6, 1.7), np.array([1e308 * np.sign(x[0])])), [3.0], options={'maxiter': 50, 'trace': True})
+    assert r.fun == min(r.trace.errors) < r.trace.errors[0]
+
+
+def test_the_trace_and_the_result_share_nothing():
+    r = minimize(square, [3.0], options={'trace': True})
+    last = [x.copy() for x in r.trace.points]
+    r.x *= 7
+    assert all(same(a, b) for a, b in zip(last, r.trace.points))
+
+
+def test_messages_name_what_was_there():
+    with pytest.raises(ValueError, match='expected 2 arrays, as in x0, not 3 in a list'):
+        minimize(lambda m: (1., [m[0], m[1], m[1]]), [np.ones(2), np.ones(2)])
+    pairs = [(.5, 1.2), [.5, 1.2], np.array([.5, 1.2]), iter((.5, 1.2))]
+    ends = {minimize(square, [3.0], options={'etas': pair}).nit for pair in pairs}
+    assert len(ends) == 1
+    assert minimize(square, [3.0], jac=np.True_).success
+    with pytest.raises(TypeError, match='gtoll'):
+        minimize(square, [1.], options={'gtoll': None})
+    with pytest.raises(ValueError, match="safe='no'"):
+        rprop(square, [1.], safe='no')
+
+
+def test_without_scipy_entries_and_attributes_are_one_thing():
+    r = Result(fun=1.0, x=2)
+    r.x = 5
+    del r.fun
+    assert r['x'] == r.x == 5 and 'fun' not in r and dir(r) == ['x']
+    with pytest.raises(AttributeError, match='fun'):
+        r.fun
