@@ -38,12 +38,13 @@ class Room(dict):
         self[n] = *self.bytes[:, :n], *self.bytes[:, :n].view(bool), *self.floats[:, :n]
         return self[n]
 
-# %% ../nbs/30_arrays.ipynb #e800ac80
+# %% ../nbs/30_arrays.ipynb #c87cd438
 def numbers(etas: Any, step_sizes: Any, step: Any) -> tuple[list, range]:
     "Both factors and both limits in the type of the steps, and one item for each squaring that the larger factor needs"
-    mantissa, exponent = math.frexp(etas[1])
-    bits = exponent - (mantissa == 0.5)  # the least for which etas[1] <= 2**bits
-    return [np.asarray(x, step.dtype) for x in (*etas, *capped(step_sizes, step))], range((bits - 1).bit_length())
+    factors = capped(etas, step)
+    mantissa, exponent = math.frexp(factors[1])
+    bits = exponent - (mantissa == 0.5)  # the least for which the larger factor is at most 2**bits
+    return [np.asarray(x, step.dtype) for x in (*factors, *capped(step_sizes, step))], range((bits - 1).bit_length())
 
 # %% ../nbs/30_arrays.ipynb #e45355ab
 def step_block(w: Any, g: Any, sign: Any, step: Any, room: Room, forget: bool, undo: bool, rule: tuple) -> None:

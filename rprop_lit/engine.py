@@ -65,7 +65,7 @@ class OneByOne(Account):
             move(w, g, memory, turned, etas, step_sizes)
         self.due += 1
 
-# %% ../nbs/32_engine.ipynb #660b55c1
+# %% ../nbs/32_engine.ipynb #abb22482
 class Plan(Account):
     "The part of an engine that does not change from step to step: weights, their memory in one row, bundles"
     def __init__(self, params: list, weights: list, memories: list[dict], read_one: Callable | None = None) -> None:
@@ -78,6 +78,8 @@ class Plan(Account):
         self.usual = all(type(p).__eq__ is object.__eq__ for p in params)  # then a comparison of lists is one of identities, and quicker
         self.ends = [0, *accumulate(w.size for w in self.weights)]
         self.sign, self.step = (self.row(name, namespace(weights[0])) for name in ('sign', 'step_size'))
+        if self.sign is None or self.step is None:
+            raise TypeError('signs or steps of a type without a fast path')
         self.room, self.rooms = Room(min(BLOCK, self.ends[-1]), self.weights[0].dtype, self.step.dtype), list[Room]()
         self.bundles = [self.bundle(*cut) for cut in bundles([w.size for w in self.weights], BLOCK)]
         self.dtype, self.shapes = self.weights[0].dtype, [w.shape for w in self.weights]
@@ -113,7 +115,7 @@ class Plan(Account):
         "Is this the plan for these parameters as they are now, and for their memories in `state`? None: nobody can have touched those"
         if not (list(params) == self.params if self.usual else len(params) == len(self.params) and all(map(is_, params, self.params))):
             return False
-        if not (self.where(params) == self.held and all([w.flags.writeable for w in self.weights]) if self.tensors
+        if not (self.where(params) == self.held if self.tensors
                 else all([p.data is x and w.flags.writeable for p, x, w in zip(params, self.held, self.written)])):
             return False
         return state is None or (all(map(is_, map(state.get, params), self.memories))

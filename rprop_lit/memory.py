@@ -6,14 +6,15 @@
 __all__ = ['begin', 'reals', 'joined', 'written', 'on_host', 'fitting', 'read', 'digest', 'write_arrays', 'read_arrays', 'packed',
            'unpacked', 'to_torch']
 
-# %% ../nbs/35_memory.ipynb #d42bef49
+# %% ../nbs/35_memory.ipynb #a32aa219
 import hashlib
 import io
 import json
 import math
 import os
+import secrets
+import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from .rule import init, is_tensor, namespace, sign_of, signed
+from .variants import capped
 
-# %% ../nbs/35_memory.ipynb #93f3e837
+# %% ../nbs/35_memory.ipynb #c95a04b9
 def begin(w: Any, lr: Any) -> dict:
     "The memory of a parameter before its first step"
-    with np.errstate(over='ignore'):  # a first step that its type cannot hold is cut to the largest step at once
-        first = init(w, lr)
+    lr, _ = capped((lr, lr), init(w[None, ...][:0, ...], 0.0).step)  # a first step that its type cannot hold is the largest that it can
+    first = init(w, lr)
     return {'step': 0, 'sign': first.sign, 'step_size': first.step}
 
 # %% ../nbs/35_memory.ipynb #d9f3e204
@@ -53,19 +55,20 @@ def written(memory: dict, dtype: Any) -> dict:
     steps = sys.modules['torch'].tensor(float(steps)) if is_tensor(size) else steps
     return {'step': steps, 'prev': joined(prev, dtype), 'step_size': joined(size, dtype)}
 
-# %% ../nbs/35_memory.ipynb #272bf8a3
+# %% ../nbs/35_memory.ipynb #3e39cc05
 def on_host(value: Any) -> np.ndarray:
     "An array, tensor or number as a NumPy array"
     if is_tensor(value):
-        return value.detach().cpu().resolve_conj().numpy()
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        return (value.float() if 'bfloat16' in str(value.dtype) else value).numpy()  # NumPy has no bfloat16, and loses nothing in float32
     return value.get() if hasattr(value, 'get') else np.asarray(value)
 
-# %% ../nbs/35_memory.ipynb #f6ad20a0
+# %% ../nbs/35_memory.ipynb #9f6c6ce7
 def fitting(value: Any, w: Any, label: str) -> Any:
     "An array from a state dict as reals like `w` in the library of `w`; ValueError if shape or kind are wrong"
     value = reals(on_host(value))
     if value.shape != tuple(w.shape) or value.dtype.kind not in 'fi':
-        raise ValueError(f'the state of {label} has shape {value.shape} and type {value.dtype}, its weights have shape {tuple(w.shape)}')
+        raise ValueError(f'the state of {label} has shape {value.shape} and type {value.dtype}: need real numbers of shape {tuple(w.shape)}')
     return namespace(w).asarray(value)
 
 # %% ../nbs/35_memory.ipynb #abaa20ba
@@ -109,15 +112,18 @@ def digest(arrays: dict) -> str:
         total.update(f'{name} {arrays[name].dtype} {arrays[name].shape} '.encode() + arrays[name].tobytes())
     return total.hexdigest()
 
-# %% ../nbs/35_memory.ipynb #cd997c1c
+# %% ../nbs/35_memory.ipynb #e6c970d4
 def write_arrays(path: Any, arrays: dict) -> None:
     "Write arrays to an .npz file with a checksum: beside the old file first, then in its place at once"
-    path, packed = Path(path), io.BytesIO()
+    path, packed = Path(os.path.realpath(path)), io.BytesIO()  # a link stays, and what it points to is replaced
     np.savez(packed, checksum=np.array(digest(arrays)), **arrays)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'{path.name}.', suffix='.part', delete=False) as file:
-        draft = Path(file.name)
+    draft = path.with_name(f'{path.name}.{secrets.token_hex(6)}.part')
+    with open(draft, 'xb'):
+        pass
     try:
-        with open(draft, 'wb') as file:
+        if path.exists():
+            shutil.copymode(path, draft)  # who may read the old file may read the new one
+        with open(draft, 'r+b') as file:
             file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
@@ -125,14 +131,14 @@ def write_arrays(path: Any, arrays: dict) -> None:
     finally:
         draft.unlink(missing_ok=True)
 
-# %% ../nbs/35_memory.ipynb #61440880
+# %% ../nbs/35_memory.ipynb #676e227c
 def read_arrays(path: Any, most: float = math.inf) -> dict:
     "The arrays of a file by `write_arrays`; ValueError, in one line, if it is anything else or unpacks to over `most` bytes"
     with open(path, 'rb') as file:
         try:
             size = sum(member.file_size for member in zipfile.ZipFile(file).infolist())
             if size > most:
-                raise ValueError(f'it unpacks to {size} bytes, and at most {most} are expected')
+                raise ValueError(f'it unpacks to {size} bytes, and at most {most} are expected here; perhaps it is of a larger model')
             with np.load(path, allow_pickle=False) as packed:
                 arrays = {name: packed[name] for name in packed.files}
             if str(arrays.pop('checksum')) != digest(arrays):

@@ -5,21 +5,23 @@
 # %% auto #0
 __all__ = ['Groups', 'run', 'Stepper', 'Checkpoint', 'Rprop', 'Parameter']
 
-# %% ../nbs/40_optim.ipynb #4b4291c6
+# %% ../nbs/40_optim.ipynb #ed8e191e
 import math
 import sys
 from collections.abc import Callable
 from operator import is_
 from typing import Any
 
+import numpy as np
+
 from .cuda import answered, engine_for
+from .groups import as_groups, check_options, check_settings, first_step, read_group, read_settings
 from .memory import begin, packed, read, read_arrays, unpacked, write_arrays, written
-from .parameters import Parameter, as_groups, check_options, check_parameter, first_step, gradient, read_group, read_settings, reader, weights
-from .rule import is_tensor
+from .parameters import Parameter, check_parameter, gradient, held, reader, weights, wipe
 
 _all_ = ['Parameter']
 
-# %% ../nbs/40_optim.ipynb #776e9178
+# %% ../nbs/40_optim.ipynb #581d81e9
 class Groups:
     "The ground floor of `Rprop`: groups of parameters and their gradients"
     def __init__(self, params: Any, **defaults: Any) -> None:
@@ -29,7 +31,18 @@ class Groups:
             self.add_param_group(group)
 
     def add_param_group(self, group: dict) -> None:
-        "Add a dict with 'params' and any of the settings, for example for a part of the model that joins later"
+        """Add a group, for example for a part of the model that joins later.
+
+        Parameters
+        ----------
+        group : dict
+            With 'params' and any of the settings; those that it lacks are the optimizer's defaults.
+
+        Raises
+        ------
+        TypeError, ValueError
+            No dict, an unknown setting, a setting or parameter that cannot work, a parameter that is there already.
+        """
         before = [p for other in self.param_groups for p in other['params']]
         self.param_groups.append(read_group(group, self.defaults, before))
 
@@ -39,7 +52,7 @@ class Groups:
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:
-                (p.grad.detach() if is_tensor(p.grad) else p.grad)[...] = 0
+                wipe(p)
 
     def counted(self) -> dict:
         "The memories of all parameters, with every step counted"
@@ -67,7 +80,7 @@ def run(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/40_optim.ipynb #26085ec7
+# %% ../nbs/40_optim.ipynb #9759bd09
 class Stepper(Groups):
     "The first floor of `Rprop`: the step"
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
@@ -87,16 +100,18 @@ class Stepper(Groups):
         Raises
         ------
         TypeError, ValueError
-            Before anything is written: gradients that do not fit, an error that is missing or not finite at the first step.
+            Before anything is written: gradients or memories that do not fit, settings that cannot work, an error that is missing, that is
+            not finite at the first step, or that comes in both ways.
         """
         if closure is not None and loss is not None:
             raise ValueError('step() got both a closure and a loss: give one of them')
         loss = run(closure) if closure is not None else loss
         ready = [self.ready(i, group, loss) for i, group in enumerate(self.param_groups)]
-        for i, (turned, grads, jobs) in enumerate(ready):
-            self.advance(i, turned, grads, jobs)
-            if turned is not None:
-                self.param_groups[i]['loss'] = turned[2]
+        with np.errstate(all='ignore'):  # a move that overflows is no error, and half a step would be one
+            for i, (turned, grads, jobs) in enumerate(ready):
+                self.advance(i, turned, grads, jobs)
+                if turned is not None:
+                    self.param_groups[i]['loss'] = turned[2]
         return loss
 
     def ready(self, i: int, group: dict, loss: Any) -> tuple:
@@ -104,7 +119,8 @@ class Stepper(Groups):
         if not all(map(is_, map(group.get, self.defaults), self.settled.get(i, [None]))):
             group.update(check_options(group))
             for p, label in zip(group['params'], group['names']):
-                check_parameter(p, label, group['lr'])
+                check_parameter(p, label)
+                check_settings(p, label, group)
             self.settled[i] = [group[key] for key in self.defaults]
         engine, params, names = self.engines.get(i), group['params'], group['names']
         if len(params) != len(names):
@@ -114,16 +130,22 @@ class Stepper(Groups):
         if grads:
             return turned, grads, []
         found = [(p, gradient(p, label, group['nonfinite']), label) for p, label in zip(params, names)]
-        return turned, None, [(p, g, self.fitting(p, label)) for p, g, label in found if g is not None]
+        return turned, None, [(p, g, self.fitting(p, label, group)) for p, g, label in found if g is not None]
 
-    def fitting(self, p: Any, label: str) -> Any:
-        "The weights of a parameter; ValueError if they have another shape than what is remembered for them"
+    def fitting(self, p: Any, label: str, group: dict) -> Any:
+        "The weights of a parameter; ValueError if what is remembered for them, or what a memory begins with, does not fit"
         w, memory = weights(p), self.kept.get(p)
-        if memory and not {'step', 'sign', 'step_size'} <= set(memory):
+        if not memory:
+            check_settings(p, label, group)
+            return w
+        if not {'step', 'sign', 'step_size'} <= set(memory):
             raise ValueError(f"the memory of {label} holds {', '.join(memory)} and not step, sign and step_size: del optimizer.state[p]")
-        if memory and tuple(memory['step_size'].shape) != tuple(w.shape):
-            then = tuple(memory['step_size'].shape)
-            raise ValueError(f'{label} has shape {tuple(w.shape)} now, and its memory {then}: to start it anew, del optimizer.state[p]')
+        for key, kind in (('step_size', 'float'), ('sign', 'int8')):
+            then, now = getattr(memory[key], 'shape', ()), w.shape
+            if kind not in str(getattr(memory[key], 'dtype', '')):
+                raise ValueError(f'the {key} of {label} is no array of {kind}: put one there, or, to start it anew, del optimizer.state[p]')
+            if tuple(then) != tuple(now):
+                raise ValueError(f'{label} has shape {tuple(now)} now, and its memory {tuple(then)}: to start it anew, del optimizer.state[p]')
         return w
 
     def advance(self, i: int, turned: Any, grads: list | None, jobs: list) -> None:
@@ -153,7 +175,7 @@ class Stepper(Groups):
         self.seen = True  # a shallow copy has the same memories
         return {**self.__dict__, 'kept': self.counted(), 'engines': {}, 'settled': {}}
 
-# %% ../nbs/40_optim.ipynb #1fee7444
+# %% ../nbs/40_optim.ipynb #52936d98
 class Checkpoint(Stepper):
     "The second floor of `Rprop`: its state as a dict"
     def labelled(self) -> list[tuple[str, Any]]:
@@ -163,8 +185,9 @@ class Checkpoint(Stepper):
     def state_dict(self) -> dict:
         "A copy of the state in the form of torch.optim: {'state': {number: {'step', 'prev', 'step_size'}}, 'param_groups': [...]}"
         number = {id(p): i for i, (_, p) in enumerate(self.labelled())}
-        state = {number[id(p)]: written(memory, p.dtype) for p, memory in self.counted().items() if id(p) in number}
-        return {'state': state, 'param_groups': [{**group, 'params': [number[id(p)] for p in group['params']]} for group in self.param_groups]}
+        state = {number[id(p)]: written(memory, held(p).dtype) for p, memory in self.counted().items() if id(p) in number}
+        groups = [{**group, 'names': list(group['names']), 'params': [number[id(p)] for p in group['params']]} for group in self.param_groups]
+        return {'state': state, 'param_groups': groups}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from a state dict of this class or of torch.optim.Rprop.
@@ -194,13 +217,15 @@ class Checkpoint(Stepper):
         if theirs != ours:
             raise ValueError(f'the state is of another model: its groups have {theirs} parameters, these have {ours}')
         keys = [key for group in saved for key in group['params']]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f'the state numbers its parameters {keys}: a number is there twice')
         if not set(state) <= set(keys):
             raise ValueError(f'the state has entries {[key for key in state if key not in keys]} that belong to no parameter')
         settings = [read_settings(old, group) for old, group in zip(saved, self.param_groups)]
         memories = {p: read(state[key], weights(p), name) for key, (name, p) in zip(keys, self.labelled()) if key in state}
         return settings, memories
 
-# %% ../nbs/40_optim.ipynb #07df6350
+# %% ../nbs/40_optim.ipynb #3f810c82
 class Rprop(Checkpoint):
     """Resilient backpropagation in the shape of `torch.optim` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
 
@@ -232,7 +257,18 @@ class Rprop(Checkpoint):
         super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, nonfinite=nonfinite)
 
     def save(self, path: Any) -> None:
-        "Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was"
+        """Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was.
+
+        Parameters
+        ----------
+        path : str or path
+            Of the file. An old one is replaced, with its access rights; a link stays a link.
+
+        Raises
+        ------
+        OSError
+            A file that cannot be written; the old one is then left as it was.
+        """
         write_arrays(path, packed(self.state_dict()))
 
     def load(self, path: Any) -> None:
@@ -250,7 +286,7 @@ class Rprop(Checkpoint):
         OSError
             A file that cannot be opened.
         """
-        settings = len(repr(self.param_groups)) + 200 * sum(math.prod(weights(p).shape) for _, p in self.labelled())
+        settings = len(repr(self.param_groups)) + 200 * sum(1 + math.prod(weights(p).shape) for _, p in self.labelled())
         arrays = read_arrays(path, 2**20 + 4 * settings)
         try:
             self.load_state_dict(unpacked(arrays))

@@ -151,7 +151,7 @@ def everywhere(test: Any) -> bool:
     "Is a comparison true, in every element if it was one of arrays?"
     return bool(test.all() if hasattr(test, 'all') else test)
 
-# %% ../nbs/20_variants.ipynb #a1735861
+# %% ../nbs/20_variants.ipynb #72980047
 def plain(name: str, value: Any) -> Any:
     "A setting as a float or an array of real numbers; ValueError if it is neither"
     given = value
@@ -165,7 +165,7 @@ def plain(name: str, value: Any) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f'{name}={given!r}: need a real number or an array of real numbers')
+    raise ValueError(f'{name}={given!r}: need a number or an array of numbers')
 
 # %% ../nbs/20_variants.ipynb #874cb758
 def pair(name: str, value: Any) -> tuple[Any, Any]:
