@@ -113,11 +113,12 @@ def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
         raise ValueError(f"the gradient of {label} holds {nan} NaN and {inf} inf; nonfinite='hold' leaves NaN weights where they are")
     return g
 
-# %% ../nbs/38_parameters.ipynb #5e99c661
+# %% ../nbs/38_parameters.ipynb #8ddf50cf
 def wipe(p: Any) -> None:
     "Fill the gradient of a parameter with zeros, in place where it can be written"
     if is_tensor(p.grad):
-        p.grad.detach().zero_()
+        with namespace(p.grad).no_grad():
+            p.grad.zero_()
     elif getattr(getattr(p.grad, 'flags', None), 'writeable', True):
         p.grad[...] = 0
     else:
