@@ -16,7 +16,7 @@ from . import optim
 from .rule import namespace
 from .tensor import Tensor, default, floats, op
 
-# %% ../nbs/60_nn.ipynb #05010192
+# %% ../nbs/60_nn.ipynb #ece1abd1
 class Parameter(optim.Parameter, Tensor):
     """A tensor of weights, to be moved by an optimizer.
 
@@ -26,6 +26,11 @@ class Parameter(optim.Parameter, Tensor):
         The weights. A writable array of floats is shared, and sees every step; a list becomes an array of `default`.
     dtype : dtype, optional
         Convert to this type.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of integers, and for read-only arrays.
     """
     def __init__(self, data: Any, dtype: Any = None) -> None:
         super().__init__(floats(data, dtype))
@@ -69,7 +74,7 @@ def manual_seed(seed: Any) -> None:
     "Start the random numbers that new layers are drawn from"
     default.rng = np.random.default_rng(seed)
 
-# %% ../nbs/60_nn.ipynb #0b8cf054
+# %% ../nbs/60_nn.ipynb #7f9d5b82
 class Linear(Module):
     """A linear layer, `x @ weight.T + bias`, drawn as in PyTorch: evenly within 1/sqrt(in_features) of zero.
 
@@ -83,6 +88,11 @@ class Linear(Module):
         Type of the weights; that of `default` otherwise, float32 at first.
     seed : int or numpy.random.Generator, optional
         Source of the random weights; that of `manual_seed` otherwise.
+
+    Raises
+    ------
+    ValueError
+        When it is called on an input whose last axis has another length.
     """
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None, seed: Any = None) -> None:
         rng, bound = default.rng if seed is None else np.random.default_rng(seed), max(in_features, 1) ** -0.5
@@ -123,17 +133,17 @@ class Sequential(Module):
             x = layer(x) if name.isdecimal() else x
         return x
 
-# %% ../nbs/60_nn.ipynb #5e063842
+# %% ../nbs/60_nn.ipynb #f16b75c0
 class MSELoss(Module):
-    "The mean of the squared differences between a prediction and its target, which must have the same shape"
+    "The mean of the squared differences between a prediction and its target, which must have the same shape; ValueError if not"
     def forward(self, prediction: Any, target: Any) -> Tensor:
         if np.shape(prediction) != np.shape(target):
             raise ValueError(f'the prediction has shape {np.shape(prediction)}, the target {np.shape(target)}: make them equal')
         return ((prediction - target) ** 2).mean()
 
-# %% ../nbs/60_nn.ipynb #b3bbf18a
+# %% ../nbs/60_nn.ipynb #bafb9668
 class CrossEntropyLoss(Module):
-    "The mean of -log(probability of the right class), from scores of shape (cases, classes) and integer class numbers"
+    "The mean of -log(probability of the right class), from scores of shape (cases, classes) and integer class numbers; ValueError for others"
     def forward(self, scores: Any, target: Any) -> Tensor:
         xp, (cases, classes) = namespace(scores.data), scores.shape
         target = xp.asarray(target)

@@ -167,9 +167,9 @@ def matmul(x: Any, y: Any) -> Any:
         return matmul(x.reshape(1, -1), y).reshape(y.shape[:-2] + y.shape[-1:])
     return apply('matmul', x, y)
 
-# %% ../nbs/55_tensor.ipynb #68c45884
+# %% ../nbs/55_tensor.ipynb #bd88f862
 class Tensor(Record):
-    """An array whose operations can be traced back: `+ - * / ** @`, negation, indexing, `exp`, `log`, `tanh`, `sigmoid`, `relu`.
+    """An array whose operations can be traced back: `+ - * / ** @`, negation, indexing, `T`, `reshape`, `sum`, `mean`, `exp`, `log`, `tanh`, `sigmoid`, `relu`.
 
     Parameters
     ----------
@@ -182,6 +182,11 @@ class Tensor(Record):
         The values.
     grad : array or None
         What `backward` has gathered, for a tensor made by the user; of the shape and type of `data`.
+
+    Raises
+    ------
+    TypeError
+        For arrays that are not of floating-point numbers.
     """
     __array_ufunc__, __array_priority__ = None, 1000
     __add__ = __radd__ = op('add')
