@@ -167,9 +167,9 @@ def matmul(x: Any, y: Any) -> Any:
         return matmul(x.reshape(1, -1), y).reshape(y.shape[:-2] + y.shape[-1:])
     return apply('matmul', x, y)
 
-# %% ../nbs/55_tensor.ipynb #bd88f862
+# %% ../nbs/55_tensor.ipynb #3b811b30
 class Tensor(Record):
-    """An array whose operations can be traced back: `+ - * / ** @`, negation, indexing, `T`, `reshape`, `sum`, `mean`, `exp`, `log`, `tanh`, `sigmoid`, `relu`.
+    """An array whose operations are traced: `+ - * / ** @`, negation, indexing, `T reshape sum mean exp log tanh sigmoid relu`.
 
     Parameters
     ----------
