@@ -53,9 +53,9 @@ def check_settings(p: Any, label: str, settings: dict) -> None:
         for value in values:
             check_fit(name, value, p, label)
 
-# %% ../nbs/39_groups.ipynb #f9d4c27a
+# %% ../nbs/39_groups.ipynb #480f9838
 def fixed(value: Any) -> Any:
-    "A setting that cannot change: a number, or a copy of an array, read-only"
+    "A setting as we keep it: a number, or a copy of an array, read-only where its library knows that"
     if not getattr(value, 'ndim', 0):
         return value
     value = value.copy()
@@ -63,9 +63,9 @@ def fixed(value: Any) -> Any:
         value.setflags(write=False)
     return value
 
-# %% ../nbs/39_groups.ipynb #bc02d9a2
+# %% ../nbs/39_groups.ipynb #20086852
 def check_options(options: dict) -> dict:
-    "The settings that the rule needs, as numbers or arrays that cannot change; ValueError, by name, value and range, if one cannot work"
+    "The settings that the rule needs, as numbers or arrays of our own; ValueError, by name, value and range, if one cannot work"
     check(options['lr'], options['etas'], options['step_sizes'])
     knobs(options['variant'])
     if options['nonfinite'] not in ('hold', 'raise'):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Groups', 'run', 'Stepper', 'Checkpoint', 'Rprop', 'Parameter']
 
-# %% ../nbs/40_optim.ipynb #ed8e191e
+# %% ../nbs/40_optim.ipynb #1617da78
 import math
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import numpy as np
 from .cuda import answered, engine_for
 from .groups import as_groups, check_options, check_settings, first_step, read_group, read_settings
 from .memory import begin, packed, read, read_arrays, unpacked, write_arrays, written
-from .parameters import Parameter, check_parameter, gradient, held, reader, weights, wipe
+from .parameters import Parameter, gradient, held, reader, weights, wipe
 
 _all_ = ['Parameter']
 
@@ -80,7 +80,7 @@ def run(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/40_optim.ipynb #9759bd09
+# %% ../nbs/40_optim.ipynb #c95c3125
 class Stepper(Groups):
     "The first floor of `Rprop`: the step"
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
@@ -119,7 +119,6 @@ class Stepper(Groups):
         if not all(map(is_, map(group.get, self.defaults), self.settled.get(i, [None]))):
             group.update(check_options(group))
             for p, label in zip(group['params'], group['names']):
-                check_parameter(p, label)
                 check_settings(p, label, group)
             self.settled[i] = [group[key] for key in self.defaults]
         engine, params, names = self.engines.get(i), group['params'], group['names']

@@ -151,7 +151,7 @@ def everywhere(test: Any) -> bool:
     "Is a comparison true, in every element if it was one of arrays?"
     return bool(test.all() if hasattr(test, 'all') else test)
 
-# %% ../nbs/20_variants.ipynb #72980047
+# %% ../nbs/20_variants.ipynb #d3d32e33
 def plain(name: str, value: Any) -> Any:
     "A setting as a float or an array of real numbers; ValueError if it is neither"
     given = value
@@ -161,7 +161,7 @@ def plain(name: str, value: Any) -> Any:
         real = not np.ma.is_masked(value) and 'complex' not in str(getattr(value, 'dtype', ''))
         if real and not getattr(value, 'ndim', 0):
             return float(0 + value)  # to add a number is to refuse text
-        if real and value.size and value.dtype.kind in 'fiu':
+        if real and value.dtype.kind in 'fiu':
             return value
     except (TypeError, ValueError, OverflowError):
         pass

@@ -28,18 +28,22 @@ def two_groups(p, **settings):
 # ---- settings
 
 @pytest.mark.parametrize('settings', [dict(step_sizes=(1e-6, np.ones(3))), dict(etas=(.5, np.full(3, 1.2))), dict(step_sizes=([], 50.)), dict(lr=np.ones(3)),
-                                      dict(step_sizes=(1e-6, 10**400)), dict(lr=10**400), dict(lr=1j), dict(lr=np.complex128(1)), dict(lr=np.ones(4, complex)), dict(lr='0.1'),
+                                      dict(step_sizes=(1e-6, 10**400)), dict(lr=10**400), dict(lr=1j), dict(lr=np.complex128(1)), dict(lr=np.array(['.1'] * 4)), dict(lr=np.array([.1] * 4, object)), dict(lr=np.array([True] * 4)), dict(lr=np.ones(4, complex)), dict(lr='0.1'),
                                       dict(step_sizes=([1, 1], [2, 2, 2])), dict(lr=np.ma.array([1., 2., 3., 4.], mask=[0, 1, 0, 0])), dict(etas=(.5, 'x'))])
 def test_settings_that_do_not_fit_are_refused_by_name(settings):
     name, = settings
     with pytest.raises(ValueError, match=name):
         two_groups(Parameter(np.zeros(4)), **settings)
-    good, optimizer = two_groups(p := Parameter(np.zeros(4)))
-    p.grad = np.ones(4)
-    optimizer.param_groups[1].update(settings)
-    with pytest.raises(ValueError, match=name):
-        optimizer.step()
-    assert not good.data.any() and not p.data.any()
+    for steps in (0, 2):  # before a memory has begun, and after
+        good, optimizer = two_groups(p := Parameter(np.zeros(4)))
+        p.grad = np.ones(4)
+        for _ in range(steps):
+            optimizer.step()
+        before = bits(good.data), bits(p.data)
+        optimizer.param_groups[1].update(settings)
+        with pytest.raises(ValueError, match=name):
+            optimizer.step()
+        assert before == (bits(good.data), bits(p.data))
 
 
 def test_settings_of_every_kind_of_number_move_alike(tmp_path):
@@ -280,6 +284,10 @@ def test_bfloat16_states_of_torch_are_read():
     p.grad = torch.tensor([1.0, -1.0, 0.0], dtype=torch.bfloat16)
     theirs.step()
     ours.load_state_dict(theirs.state_dict())
+    lazy = copy.deepcopy(theirs.state_dict())
+    lazy['state'][0]['prev'] = torch.complex(torch.zeros(3), -lazy['state'][0]['prev'].float()).conj().imag
+    assert lazy['state'][0]['prev'].is_neg()
+    Rprop([q]).load_state_dict(lazy)
     assert ours.state[q]['sign'].tolist() == [1, -1, 0] and torch.equal(ours.state[q]['step_size'], theirs.state[p]['step_size'].float())
 
 

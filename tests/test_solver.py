@@ -883,7 +883,7 @@ def test_a_masked_error_is_no_number():
         return (x - np.ma.log(x)).sum(), np.asarray(1 - 1 / x)
     with pytest.raises(TypeError, match='the error is masked'):
         minimize(masked, [50.0])
-    for error in (np.ma.masked, np.ma.array([1.0], mask=[True]), np.True_, np.array(True), np.array('1.0')):
+    for error in (np.ma.masked, np.ma.array([1.0], mask=[True]), np.True_, np.array(True), np.array('1.0'), 10**400):
         with pytest.raises(TypeError, match='need one real number'):
             minimize(lambda x, error=error: (error, 2 * x), [3.0])
 
