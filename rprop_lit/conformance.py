@@ -86,10 +86,10 @@ class Seen(NamedTuple):
     refused: str = ''
     wrote: bool = False
 
-# %% ../nbs/75_others.ipynb #b34f697d
+# %% ../nbs/75_others.ipynb #88ffc5ec
 def answered(new: Any, w: np.ndarray) -> np.ndarray:
     "The new weights that a step returned, as an array like `w`; ValueError for None, or for more or fewer"
-    if new is None or np.size(new) != w.size:
+    if new is None or np.asarray(new).size != w.size:
         raise ValueError(f'step(w, g, loss) returned {new!r}: return the new weights, {w.size} of them')
     return np.array(new, w.dtype).reshape(w.shape)
 

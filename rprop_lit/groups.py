@@ -33,11 +33,11 @@ def first_step(p: Any, lr: Any) -> Any:
     lr = numeric('lr', lr)
     return lr[..., None] if np.ndim(lr) and 'complex' in str(held(p).dtype) else lr
 
-# %% ../nbs/39_groups.ipynb #b308a42e
+# %% ../nbs/39_groups.ipynb #845c7a63
 def check_fit(name: str, value: Any, p: Any, label: str) -> None:
     "Refuse a setting that is an array and does not fit a parameter"
     shape = tuple(held(p).shape)
-    if np.ndim(value) and name != 'lr' and 'complex' in str(held(p).dtype):
+    if name != 'lr' and 'complex' in str(held(p).dtype):
         raise ValueError(f'{name} holds an array and {label} is complex: give numbers, or make a parameter of its pairs of reals, z.view(float)')
     try:
         fits = np.broadcast_shapes(np.shape(value), shape) == shape
@@ -46,11 +46,11 @@ def check_fit(name: str, value: Any, p: Any, label: str) -> None:
     if not fits:
         raise ValueError(f'{name} has shape {np.shape(value)} and does not broadcast to {label} of shape {shape}')
 
-# %% ../nbs/39_groups.ipynb #e0d0b7f9
+# %% ../nbs/39_groups.ipynb #5eed70ea
 def check_settings(p: Any, label: str, settings: dict) -> None:
     "Refuse settings of a group that are arrays and do not fit a parameter"
     for name, values in (('lr', (settings['lr'],)), ('etas', settings['etas']), ('step_sizes', settings['step_sizes'])):
-        for value in values:
+        for value in filter(np.ndim, values):
             check_fit(name, value, p, label)
 
 # %% ../nbs/39_groups.ipynb #480f9838
@@ -75,7 +75,7 @@ def check_options(options: dict) -> dict:
     pairs = {name: tuple(map(fixed, two(name, options[name]))) for name in ('etas', 'step_sizes')}
     return {'lr': fixed(numeric('lr', options['lr'])), **pairs}
 
-# %% ../nbs/39_groups.ipynb #e6d7b26b
+# %% ../nbs/39_groups.ipynb #213186ee
 def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
     """A complete group from the user's: names and parameters apart, defaults filled in, everything checked.
 
@@ -89,8 +89,8 @@ def read_group(group: dict, defaults: dict, before: Iterable[Any] = ()) -> dict:
     if 'params' not in group or set(group) - set(defaults) - {'params', 'name'}:
         raise ValueError(f"a group needs 'params' and may set {', '.join(defaults)}; this one has {', '.join(map(repr, group))}")
     pairs = [m if isinstance(m, tuple) else (f'parameter {i}', m) for i, m in enumerate(members(group['params']))]
-    if not all(len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
-        raise TypeError('a tuple among the parameters is a pair (name, parameter), whose name is text: pass a flat list')
+    if not all(len(pair) == 2 and not hasattr(pair[0], 'grad') for pair in pairs):
+        raise TypeError('a tuple among the parameters must be a pair (name, parameter): pass a flat list')
     full = {**defaults, **group, 'params': [p for _, p in pairs], 'names': [str(name) for name, _ in pairs], 'loss': math.inf}
     full.update(check_options(full))
     seen = {place: x for p in before for place, x in places(p).items()}

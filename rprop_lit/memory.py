@@ -112,18 +112,16 @@ def digest(arrays: dict) -> str:
         total.update(f'{name} {arrays[name].dtype} {arrays[name].shape} '.encode() + arrays[name].tobytes())
     return total.hexdigest()
 
-# %% ../nbs/35_memory.ipynb #e6c970d4
+# %% ../nbs/35_memory.ipynb #6f09bc42
 def write_arrays(path: Any, arrays: dict) -> None:
     "Write arrays to an .npz file with a checksum: beside the old file first, then in its place at once"
     path, packed = Path(os.path.realpath(path)), io.BytesIO()  # a link stays, and what it points to is replaced
     np.savez(packed, checksum=np.array(digest(arrays)), **arrays)
     draft = path.with_name(f'{path.name}.{secrets.token_hex(6)}.part')
-    with open(draft, 'xb'):
-        pass
     try:
-        if path.exists():
-            shutil.copymode(path, draft)  # who may read the old file may read the new one
-        with open(draft, 'r+b') as file:
+        with open(draft, 'xb') as file:
+            if path.exists():
+                shutil.copymode(path, draft)  # who may read the old file may read the new one
             file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())

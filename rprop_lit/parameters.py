@@ -113,12 +113,12 @@ def gradient(p: Any, label: str, nonfinite: str = 'hold') -> Any:
         raise ValueError(f"the gradient of {label} holds {nan} NaN and {inf} inf; nonfinite='hold' leaves NaN weights where they are")
     return g
 
-# %% ../nbs/38_parameters.ipynb #8ddf50cf
+# %% ../nbs/38_parameters.ipynb #acc5ee80
 def wipe(p: Any) -> None:
     "Fill the gradient of a parameter with zeros, in place where it can be written"
     if is_tensor(p.grad):
-        with namespace(p.grad).no_grad():
-            p.grad.zero_()
+        with namespace(p.grad).no_grad():  # what was made in inference mode cannot be written outside of it
+            p.grad = namespace(p.grad).zeros_like(p.grad) if p.grad.is_inference() else p.grad.zero_()
     elif getattr(getattr(p.grad, 'flags', None), 'writeable', True):
         p.grad[...] = 0
     else:
@@ -131,7 +131,7 @@ def reader(params: Iterable[Any]) -> Callable[[Any], Any] | None:
         return lambda p: plain(reals(p.grad.detach() if is_tensor(p) else p.grad)) if p.grad.dtype == held(p).dtype else None
     return (lambda p: p.grad.numpy()) if any(map(is_tensor, params)) else None
 
-# %% ../nbs/38_parameters.ipynb #f9b440c1
+# %% ../nbs/38_parameters.ipynb #e55703ae
 def members(params: Any) -> list:
     "The parameters as a list; TypeError for a single one and for what has no order, ValueError for none"
     kind = type(params).__name__
@@ -139,9 +139,13 @@ def members(params: Any) -> list:
         raise TypeError(f'params is a single {kind}: pass a list of parameters, [p]')
     if isinstance(params, (set, frozenset)):
         raise TypeError(f'params is a {kind}, whose order differs from run to run: pass a list')
-    if isinstance(params, (dict, str)) or not hasattr(params, '__iter__'):
+    try:
+        way = iter(params)
+    except TypeError:
+        way = None
+    if way is None or isinstance(params, (dict, str)):
         raise TypeError(f'params is a {kind}: pass a list of parameters, such as model.parameters(), or a list of group dicts')
-    found = list(params)
+    found = list(way)
     if not found:
         raise ValueError('params is empty: there is nothing to optimize')
     return found

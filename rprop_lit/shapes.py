@@ -25,10 +25,10 @@ def real(name: str, value: Any, xp: Any, kinds: str = 'fiu') -> Any:
         raise TypeError(f'{name} is of type {array.dtype}: need real numbers, none of them masked; pass complex ones as pairs of reals')
     return array
 
-# %% ../nbs/42_shapes.ipynb #eb3b4a4f
+# %% ../nbs/42_shapes.ipynb #95c1afef
 def nested(tree: Any) -> bool:
-    "Is there an array in this list or tuple, at any depth? A number of NumPy's is none"
-    return isinstance(tree, (list, tuple)) and any(nested(part) or hasattr(part, 'shape') and not isinstance(part, np.generic) for part in tree)
+    "Is this a named tuple, or is there an array with an axis in this list or tuple, at any depth?"
+    return isinstance(tree, (list, tuple)) and (hasattr(tree, '_make') or any(nested(part) or getattr(part, 'shape', ()) for part in tree))
 
 def as_tree(x0: Any) -> Any:
     "The start as floating-point arrays, in the user's structure"
@@ -36,7 +36,7 @@ def as_tree(x0: Any) -> Any:
         return getattr(x0, '_make', type(x0))([as_tree(part) for part in x0])
     if isinstance(x0, dict):
         raise TypeError('x0 is a dict, and two dicts may differ in their order: pass list(x0.values())')
-    if is_tensor(x0):
+    if any(map(is_tensor, x0 if isinstance(x0, (list, tuple)) else [x0])):
         raise TypeError('x0 is a torch tensor: pass x0.detach().numpy(), or train it with rprop_lit.optim.Rprop')
     x = real('x0', x0, namespace(x0) if hasattr(x0, '__array_namespace__') else np, 'fiub')
     return x.astype(x.dtype.newbyteorder('=') if x.dtype.kind == 'f' else float)

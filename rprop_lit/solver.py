@@ -48,13 +48,13 @@ def legal(name: str, value: Any) -> Any:
         pass
     raise ValueError(f'{name}={value!r}: need {what}, or None for the default')
 
-# %% ../nbs/50_solver.ipynb #25734cab
+# %% ../nbs/50_solver.ipynb #6f04805e
 def settled(tol: Any, options: Any) -> dict:
     "All options: the defaults, and what the user wants otherwise"
-    unknown = [name for name in options or {} if name not in OPTIONS]
-    if unknown:
-        raise TypeError(f'unknown options {unknown}: there are {", ".join(OPTIONS)}')
-    given = {name: legal(name, value) for name, value in dict(options or {}).items() if value is not None}
+    options = dict(options or {})
+    if not set(options) <= set(OPTIONS):
+        raise TypeError(f'unknown options {[name for name in options if name not in OPTIONS]}: there are {", ".join(OPTIONS)}')
+    given = {name: legal(name, value) for name, value in options.items() if value is not None}
     return {**STOPS, 'window': 100, **({} if tol is None else {'gtol': legal('tol', tol)}), **given}
 
 # %% ../nbs/50_solver.ipynb #1cb18bad

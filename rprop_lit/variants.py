@@ -37,12 +37,13 @@ def knobs(variant: str) -> Variant:
         raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
     return row
 
-# %% ../nbs/20_variants.ipynb #14095a68
+# %% ../nbs/20_variants.ipynb #fbfdc8f9
 def capped(pair: Any, step: Any) -> tuple[Any, Any]:
     "Two factors or limits in the type of the array `step`, each at most its largest finite number"
     xp = namespace(step)
     largest = float(xp.finfo(step.dtype).max)
-    low, high = (xp.asarray(x.clip(None, largest), dtype=step.dtype) if getattr(x, 'ndim', 0) else min(float(x), largest) for x in pair)
+    at = {'device': step.device} if is_tensor(step) else {}
+    low, high = (xp.asarray(x.clip(None, largest), dtype=step.dtype, **at) if getattr(x, 'ndim', 0) else min(float(x), largest) for x in pair)
     return low + 0.0, high  # a limit of -0.0 is 0.0
 
 # %% ../nbs/20_variants.ipynb #b2d4d616
@@ -151,7 +152,7 @@ def everywhere(test: Any) -> bool:
     "Is a comparison true, in every element if it was one of arrays?"
     return bool(test.all() if hasattr(test, 'all') else test)
 
-# %% ../nbs/20_variants.ipynb #d3d32e33
+# %% ../nbs/20_variants.ipynb #bc69451e
 def plain(name: str, value: Any) -> Any:
     "A setting as a float or an array of real numbers; ValueError if it is neither"
     given = value
@@ -163,7 +164,7 @@ def plain(name: str, value: Any) -> Any:
             return float(0 + value)  # to add a number is to refuse text
         if real and value.dtype.kind in 'fiu':
             return value
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f'{name}={given!r}: need a number or an array of numbers')
 

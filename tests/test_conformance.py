@@ -372,6 +372,22 @@ def test_who_returns_no_weights_is_told_so(new, said):
         check(lambda w, lr, etas, step_sizes: lambda w, g, loss: new)
 
 
+def test_a_step_may_return_a_tensor():
+    torch = pytest.importorskip('torch')
+
+    def factory(w, lr, etas, step_sizes):
+        p = torch.tensor(w, requires_grad=True)
+        optimizer = torch.optim.Rprop([p], lr, etas, step_sizes)
+
+        def step(w, g, loss):
+            p.grad = torch.tensor(g)
+            optimizer.step()
+            return p.detach()
+        return step
+    report = check(factory)
+    assert (report.variant, list(report.steps), report.beside) == ('irprop-', ['tiny gradients'], 'bits')
+
+
 def test_who_loses_its_weight_to_nan_did_not_therefore_keep_the_gradient():
     report = check(lambda w, lr, etas, step_sizes: lambda w, g, loss: w * np.nan)
     assert not any('keeps' in habit for habit in report.habits) and not set(report.verdicts.values()) & {'bits'}

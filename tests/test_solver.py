@@ -961,12 +961,21 @@ Pair = namedtuple('Pair', 'a b')
 def test_a_structure_of_single_numbers_stays_a_structure():
     r = minimize(lambda p: (p.a**2 + p.b**2, Pair(2 * p.a, 2 * p.b)), Pair(np.array(1.), np.array(2.)))
     assert r.success and isinstance(r.x, Pair) and r.x.a.shape == ()
-    assert minimize(lambda x: ((x @ x), 2 * x), [np.float64(1), np.float64(2)]).x.shape == (2,)  # numbers are not arrays
+    assert minimize(lambda p: (p.a**2 + p.b**2, [2 * p.a, 2 * p.b]), Pair(1.0, 2.0)).success
+
+
+@pytest.mark.parametrize('x0', [[np.float64(1), np.float64(2)], [np.array(1.0), np.array(2.0)], (1.0, np.array(2.0))])
+def test_arrays_without_an_axis_are_numbers_of_a_vector(x0):
+    assert minimize(lambda x: ((x @ x), 2 * x), x0).x.shape == (2,)
+
+
+def test_options_may_come_as_pairs():
+    assert minimize(square, [3.0], options=[('maxiter', 3)]).nit == 3
 
 
 def test_tensors_in_a_list_are_refused_as_one_is():
     torch = pytest.importorskip('torch')
-    for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)]):
+    for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)], [1.0, [torch.ones(2)]]):
         with pytest.raises(TypeError, match='x0 is a torch tensor'):
             minimize(square, x0)
 
