@@ -27,11 +27,11 @@ BLOCK = 81_920  # weights in a block: its scratch stays in the cache of a proces
 ZERO, ONE = np.zeros((), np.int8), np.ones((), np.int8)  # NumPy takes these faster than the numbers 0 and 1
 clip: Any = getattr(umath, 'clip', np.clip)  # the operation behind np.clip, without a microsecond of questions
 
-# %% ../nbs/30_arrays.ipynb #73bb0f3e
+# %% ../nbs/30_arrays.ipynb #ab014e2e
 class Room(dict):
     "Scratch for blocks of weights: `room[n]` is its arrays, cut to the length n"
     def __init__(self, most: int, weight: Any, wide: Any) -> None:
-        self.most, self.bytes, self.floats = most, np.empty((3, most), np.int8), np.empty((2, most), wide)
+        self.most, self.bytes, self.floats = most, np.empty((4, most), np.int8), np.empty((2, most), wide)
         self.gradient, self.weight, self.zero = np.empty(most, weight), np.empty(most, wide), np.zeros((), weight)
 
     def __missing__(self, n: int) -> tuple:
@@ -46,27 +46,27 @@ def numbers(etas: Any, step_sizes: Any, step: Any) -> tuple[list, range]:
     bits = exponent - (mantissa == 0.5)  # the least for which the larger factor is at most 2**bits
     return [np.asarray(x, step.dtype) for x in (*factors, *capped(step_sizes, step))], range((bits - 1).bit_length())
 
-# %% ../nbs/30_arrays.ipynb #e45355ab
+# %% ../nbs/30_arrays.ipynb #936b7a56
 def step_block(w: Any, g: Any, sign: Any, step: Any, room: Room, forget: bool, undo: bool, rule: tuple) -> None:
     "One step of a block, in place: `update` said in operations that NumPy does at full speed"
     (eta_minus, eta_plus, lo, hi), squarings = rule
-    s, keep, flip, up, kept, flipped, size, last = room[w.size]
+    s, keep, agree, flip, up, kept, _, flipped, size, last = room[w.size]
     greater(g, room.zero, up)
     less(g, room.zero, kept)
     subtract(s, keep, s)  # the sign of g; `s` and `up` are the same bytes, and so are `keep` and `kept`
-    multiply(s, sign, sign)  # do they agree?
-    greater_equal(sign, ZERO, kept)
+    multiply(s, sign, agree)
+    greater_equal(agree, ZERO, kept)
     if undo:
-        less(sign, ZERO, flipped)
+        less(agree, ZERO, flipped)
         copyto(last, flip)
         multiply(last, step, last)
-    add(sign, ONE, sign)
-    copyto(size, sign)
+    add(agree, ONE, agree)
+    copyto(size, agree)
     for _ in squarings:
         multiply(size, size, size)
     clip(size, eta_minus, eta_plus, size)
-    multiply(step, size, step)
-    clip(step, lo, hi, step)
+    multiply(step, size, size)
+    clip(size, lo, hi, step)
     multiply(s, keep if forget else ONE, sign)  # what to remember
     if undo:
         copyto(size, keep)

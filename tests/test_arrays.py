@@ -519,3 +519,35 @@ def test_half_precision_tensors(torch, kind):
         w = (w.float() + torch.from_numpy(dw)).to(dtype)
         assert torch.equal(p.detach(), w) and bits(optimizer.state[p]['step_size'].numpy()) == bits(step)
     assert optimizer.state[p]['step_size'].dtype == torch.float32
+
+
+@pytest.mark.parametrize('knobs', [(False, False), (True, False), (True, True)])
+def test_a_block_that_is_interrupted_holds_old_or_new_numbers(knobs):
+    g = np.array([1, -1, 0, 1, -1, np.nan, 1, -1], np.float32)
+    old = np.arange(8, dtype=np.float32), np.array([1, 1, 1, -1, -1, -1, 0, 0], np.int8), np.full(8, 40, np.float32)
+    settings = numbers((0.5, 1.2), (1e-6, 45.0), old[2])
+    new = [x.copy() for x in old]
+    step_block(new[0], g, new[1], new[2], Room(8, np.float32, np.float32), *knobs, settings)
+
+    def interrupted(after):
+        "What the arrays hold if Ctrl-C is pressed after so many lines; whether it came in time"
+        now, left, tracer = [x.copy() for x in old], [after], sys.gettrace()
+
+        def line(frame, event, arg):
+            left[0] -= event == 'line'
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return line
+        sys.settrace(lambda frame, event, arg: line if frame.f_code is step_block.__code__ else None)
+        try:
+            step_block(now[0], g, now[1], now[2], Room(8, np.float32, np.float32), *knobs, settings)
+        except KeyboardInterrupt:
+            return now, True
+        finally:
+            sys.settrace(tracer)
+        return now, False
+    lines = 0
+    while (found := interrupted(lines))[1]:
+        assert all(bits(a) in (bits(b), bits(c)) for a, b, c in zip(found[0], old, new))
+        lines += 1
+    assert lines > 15 and all(bits(a) == bits(b) for a, b in zip(found[0], new))
