@@ -152,21 +152,20 @@ def everywhere(test: Any) -> bool:
     "Is a comparison true, in every element if it was one of arrays?"
     return bool(test.all() if hasattr(test, 'all') else test)
 
-# %% ../nbs/20_variants.ipynb #bc69451e
+# %% ../nbs/20_variants.ipynb #30fded38
 def plain(name: str, value: Any) -> Any:
     "A setting as a float or an array of real numbers; ValueError if it is neither"
-    given = value
     try:
-        value = value.detach().double().cpu().numpy() if is_tensor(value) else value
-        value = np.asarray(value, dtype=float) if isinstance(value, (list, tuple)) else value
         real = not np.ma.is_masked(value) and 'complex' not in str(getattr(value, 'dtype', ''))
-        if real and not getattr(value, 'ndim', 0):
-            return float(0 + value)  # to add a number is to refuse text
-        if real and value.dtype.kind in 'fiu':
-            return value
+        array = value.detach().double().cpu().numpy() if real and is_tensor(value) else value
+        array = np.asarray(array, dtype=float) if isinstance(array, (list, tuple)) else array
+        if real and not getattr(array, 'ndim', 0):
+            return float(0 + array)  # to add a number is to refuse text
+        if real and array.dtype.kind in 'fiu':
+            return array
     except (AttributeError, TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f'{name}={given!r}: need a number or an array of numbers')
+    raise ValueError(f'{name}={value!r}: need a number or an array of numbers')
 
 # %% ../nbs/20_variants.ipynb #874cb758
 def pair(name: str, value: Any) -> tuple[Any, Any]:

@@ -61,6 +61,13 @@ def test_settings_of_every_kind_of_number_move_alike(tmp_path):
     assert len(set(ends)) == 1
 
 
+def test_a_complex_tensor_as_a_first_step_is_shown_as_it_came():
+    torch = pytest.importorskip('torch')
+    for lr in (torch.ones(2, dtype=torch.complex64), torch.tensor(1j)):
+        with pytest.raises(ValueError, match=r'lr=tensor\(.*j'):
+            Rprop([Parameter(np.zeros(2))], lr=lr)
+
+
 def test_a_first_step_is_looked_at_again_where_a_memory_begins_anew():
     good, optimizer = two_groups(p := Parameter(np.zeros(3)), lr=np.ones(3))
     p.grad = np.ones(3)
@@ -159,7 +166,7 @@ class Unhashable:
 @pytest.mark.parametrize('kind', [Odd, Fresh])
 def test_anything_with_an_array_and_a_gradient_is_a_parameter(kind):
     ps = [kind(np.zeros(3)) for _ in range(4)]
-    optimizer = Rprop(ps)
+    optimizer = Rprop(ps, lr=np.full(3, 0.01))
     optimizer.step()
     optimizer.step()
     assert all(p.data.tolist() == [-.022] * 3 for p in ps) and len(optimizer.state_dict()['state']) == 4

@@ -878,6 +878,12 @@ def test_nobody_is_asked_at_infinity(safe, bounds):
     assert 3e4 < r.x[0] < math.inf and r.fun == min(1e6 / x for x in asked)
 
 
+def test_at_infinity_nothing_is_a_number():
+    points = take(200, rprop(lambda x: (1e6 / float(x[0]), np.array([-1e6 / float(x[0])**2])), np.ones(1, np.float16)))
+    beyond = [p for p in points if np.isinf(p.x).any()]
+    assert beyond and all(np.isnan(p.fun) and np.isnan(p.jac).all() for p in beyond)
+
+
 def test_a_masked_error_is_no_number():
     def masked(x):
         return (x - np.ma.log(x)).sum(), np.asarray(1 - 1 / x)
@@ -971,6 +977,11 @@ def test_arrays_without_an_axis_are_numbers_of_a_vector(x0):
 
 def test_options_may_come_as_pairs():
     assert minimize(square, [3.0], options=[('maxiter', 3)]).nit == 3
+
+
+def test_a_dictionary_is_no_start():
+    with pytest.raises(TypeError, match=r'x0 is a dict.*list\(x0\.values\(\)\)'):
+        minimize(square, {'a': np.zeros(2)})
 
 
 def test_tensors_in_a_list_are_refused_as_one_is():
