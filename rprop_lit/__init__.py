@@ -5,6 +5,6 @@ from .optim import Parameter, Rprop
 from .rule import State, init
 from .solver import minimize, scipy_method
 from .variants import VARIANTS, update
-from .walk import rprop
+from .inside.walk import rprop
 
 __all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update']

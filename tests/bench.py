@@ -28,12 +28,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rprop_lit import engine, rows  # noqa: E402
-from rprop_lit.arrays import BLOCK, backend  # noqa: E402
-from rprop_lit.cuda import BODY  # noqa: E402
+from rprop_lit.inside import engine, rows  # noqa: E402
+from rprop_lit.inside.arrays import BLOCK, backend  # noqa: E402
+from rprop_lit.inside.cuda import BODY  # noqa: E402
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
-from rprop_lit.parameters import Row  # noqa: E402
-from rprop_lit.rows import flatten, parts, threads, together  # noqa: E402
+from rprop_lit.inside.parameters import Row  # noqa: E402
+from rprop_lit.inside.rows import flatten, parts, threads, together  # noqa: E402
 from rprop_lit.rule import init, update  # noqa: E402
 
 FLAGS = ['-O3', '-march=native', '-fno-trapping-math', '-ffp-contract=off']

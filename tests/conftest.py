@@ -1,7 +1,7 @@
 """What several test files need from pytest."""
 import pytest
 
-from rprop_lit.arrays import backend
+from rprop_lit.inside.arrays import backend
 
 
 @pytest.fixture(params=['numpy', 'numba'])

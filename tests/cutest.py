@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import numpy as np  # noqa: E402
 from classics import BUDGET, TARGET, versions, write  # noqa: E402
 
-from rprop_lit.walk import rprop  # noqa: E402
+from rprop_lit.inside.walk import rprop  # noqa: E402
 
 LARGEST = 60
 CAPS = {'': math.inf, ', steps to 50': 50.0}

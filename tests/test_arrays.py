@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from streams import ETAS, VARIANTS, bits, errors, gradients
 
-from rprop_lit import arrays, rule
-from rprop_lit.arrays import BLOCK, Room, backend, compiled, numbers, step_block
-from rprop_lit.engine import Engine, OneByOne
+from rprop_lit import rule
+from rprop_lit.inside import arrays
+from rprop_lit.inside.arrays import BLOCK, Room, backend, compiled, numbers, step_block
+from rprop_lit.inside.engine import Engine, OneByOne
 from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.rows import bundles, flatten, joined, pieces
+from rprop_lit.inside.rows import bundles, flatten, joined, pieces
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 
@@ -419,19 +420,19 @@ def test_backend_says_what_it_takes(monkeypatch):
 @pytest.mark.parametrize('value, expected', [('numpy', 'numpy'), ('', 'auto'), (None, 'auto')])
 def test_backend_from_the_environment(value, expected):
     env = {k: v for k, v in os.environ.items() if k != 'RPROP_LIT_BACKEND'} | ({} if value is None else {'RPROP_LIT_BACKEND': value})
-    code = 'from rprop_lit.arrays import backend; print(backend())'
+    code = 'from rprop_lit.inside.arrays import backend; print(backend())'
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == expected
 
 
 def test_a_wrong_environment_is_an_error():
-    done = subprocess.run([sys.executable, '-c', 'import rprop_lit.arrays'], env={**os.environ, 'RPROP_LIT_BACKEND': 'fast'}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', 'import rprop_lit.inside.arrays'], env={**os.environ, 'RPROP_LIT_BACKEND': 'fast'}, capture_output=True, text=True)
     assert done.returncode and "backend 'fast' is unknown" in done.stderr
 
 
 def test_small_problems_never_import_numba():
     code = '''import sys, numpy as np
 from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.rows import bundles, flatten, joined, pieces
+from rprop_lit.inside.rows import bundles, flatten, joined, pieces
 p = Parameter(np.zeros(100)); p.grad = np.ones(100); o = Rprop([p]); o.step(); o.step(); print('numba' in sys.modules)'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto'}
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == 'False'
@@ -441,7 +442,7 @@ def test_a_broken_numba_is_announced_and_numpy_takes_over(tmp_path):
     (tmp_path / 'numba.py').write_text('raise ImportError("made for another NumPy")')
     code = '''import numpy as np
 from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.rows import bundles, flatten, joined, pieces
+from rprop_lit.inside.rows import bundles, flatten, joined, pieces
 p = Parameter(np.zeros(20_000)); p.grad = np.ones(20_000); o = Rprop([p]); o.step(); print(p.data[0])'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto', 'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)

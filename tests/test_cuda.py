@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streams import ETAS, bits, errors, gradients
 
-from rprop_lit.cuda import BODY, TYPES, answered, number, on_device, source, tables
+from rprop_lit.inside.cuda import BODY, TYPES, answered, number, on_device, source, tables
 from rprop_lit.rule import State, init, update
 from rprop_lit.variants import capped, retreat
 
@@ -196,7 +196,7 @@ def test_tables():
 
 
 def test_nothing_of_this_needs_cupy():
-    code = 'import sys, rprop_lit.cuda; print("cupy" in sys.modules)'
+    code = 'import sys, rprop_lit.inside.cuda; print("cupy" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == 'False'
     assert on_device(np.ones(3)) is None and on_device([1.0]) is None
 

@@ -9,8 +9,8 @@ import pytest
 from streams import ETAS, VARIANTS, bits, errors, gradients
 from test_cuda import GXX, PLAYED, PLAYER, build
 
-from rprop_lit import cuda
-from rprop_lit.cuda import CudaEngine
+from rprop_lit.inside import cuda
+from rprop_lit.inside.cuda import CudaEngine
 from rprop_lit.optim import Parameter, Rprop
 from rprop_lit.rule import init
 from rprop_lit.variants import update

@@ -17,7 +17,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from rprop_lit.memory import digest, read_arrays, write_arrays
+from rprop_lit.inside.memory import digest, read_arrays, write_arrays
 from rprop_lit.optim import Parameter, Rprop
 from rprop_lit.variants import VARIANTS
 
@@ -324,7 +324,7 @@ def test_many_kills_inside_one_process_tree(tmp_path):
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 def test_torch_checkpoints_go_both_ways_bit_for_bit(dtype, tmp_path):
     torch = pytest.importorskip('torch')
-    from rprop_lit.memory import to_torch
+    from rprop_lit.inside.memory import to_torch
     random = np.random.default_rng(0)
     w, gs = random.normal(size=(3, 5)).astype(dtype), random.normal(size=(60, 3, 5)).astype(dtype)
 

@@ -12,7 +12,8 @@ import pytest
 import rprop_lit
 
 HERE = Path(rprop_lit.__file__).parent
-MODULES = sorted(p for p in HERE.glob('*.py') if p.stem not in ('__init__', '_modidx'))
+MODULES = sorted(p for p in HERE.rglob('*.py') if p.stem not in ('__init__', '_modidx'))
+PARTS = ('idea', 'inside', 'use', 'evidence')  # from the ground up
 HEAVY = ['matplotlib', 'torch', 'cupy', 'scipy', 'numba', 'dask', 'fastcore', 'nbdev', 'tqdm', 'IPython']
 
 
@@ -21,7 +22,7 @@ def python(code):
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
 
 
-@pytest.mark.parametrize('name', ['rprop_lit', 'rprop_lit.nn', 'rprop_lit.optim', 'rprop_lit.arrays', 'rprop_lit.conformance'])
+@pytest.mark.parametrize('name', ['rprop_lit', 'rprop_lit.nn', 'rprop_lit.optim', 'rprop_lit.inside.arrays', 'rprop_lit.conformance'])
 def test_import_brings_numpy_alone(name):
     found = python(f'import sys, {name}; print(*[m for m in {HEAVY} if m in sys.modules], "numpy" in sys.modules)')
     assert found == ['True']
@@ -44,32 +45,39 @@ def test_a_comparison_of_megabytes_fails_at_once(tmp_path, setting):
 
 
 def floors():
-    "The modules in the order of the chapters that export them; the gallery stands on top"
+    "The modules with the part of the book and the chapter that export them"
     found = {}
-    for notebook in sorted((HERE.parent / 'nbs').rglob('*.ipynb')):
+    for notebook in sorted((HERE.parent / 'nbs').glob('*/*.ipynb')):
         for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells']:
-            name = re.match(r'#\|\s*default_exp (\w+)', ''.join(cell['source']))
+            name = re.match(r'#\|\s*default_exp ([\w.]+)', ''.join(cell['source']))
             if name:
-                found[name[1]] = int(re.match(r'\d*', notebook.name)[0] or 1000)
+                found[name[1]] = PARTS.index(notebook.parent.name), int(re.match(r'\d*', notebook.name)[0])
     return found
+
+
+def name_of(path):
+    "A module's name within the package"
+    return '.'.join(path.relative_to(HERE).with_suffix('').parts)
 
 
 def imported(path):
     "Modules of the package that a module imports"
-    names = set()
+    package, names = ['rprop_lit', *path.relative_to(HERE).parts[:-1]], set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('rprop_lit')):
-            module = (node.module or '').removeprefix('rprop_lit').strip('.')
-            names |= {module} if module else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else []
+            whole = '.'.join([*base, *filter(None, [node.module])])
+            for module in (whole, *(f'{whole}.{alias.name}' for alias in node.names)):
+                names.add(module)
         if isinstance(node, ast.Import):
-            names |= {a.name.removeprefix('rprop_lit.') for a in node.names if a.name.startswith('rprop_lit.')}
-    return names
+            names |= {alias.name for alias in node.names}
+    return {name.removeprefix('rprop_lit.') for name in names} & {name_of(p) for p in MODULES}
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', MODULES, ids=name_of)
 def test_a_module_leans_only_on_floors_below(path):
     floor = floors()
-    below = {name for name, number in floor.items() if number < floor[path.stem]}
+    below = {name for name, number in floor.items() if number < floor[name_of(path)]}
     allowed = {'problems'} if path.stem == 'pictures' else below if path.stem == '__main__' else below - {'pictures'}
     assert imported(path) <= allowed
 

@@ -42,7 +42,7 @@ def test_notebook(path, tmp_path):
 
 def test_every_chapter_is_found():
     names = {path.stem for path in NOTEBOOKS}
-    assert {'index', '00_problems', '10_rule', '15_pictures', '20_variants', '35_memory', '40_optim', '60_nn', 'sunspots'} <= names
+    assert {'index', '00_problems', '10_rule', '15_pictures', '20_variants', '35_memory', '30_optim', '45_nn', '88_sunspots'} <= names
 
 
 def test_size_of_the_book():

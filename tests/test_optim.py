@@ -8,8 +8,8 @@ import pytest
 from streams import VARIANTS, bits, errors, gradients
 
 from rprop_lit import Parameter, Rprop, init, update
-from rprop_lit.memory import read_arrays
-from rprop_lit.parameters import Row
+from rprop_lit.inside.memory import read_arrays
+from rprop_lit.inside.parameters import Row
 
 SHAPES = [(5,), (2, 3), (), (0,)]
 

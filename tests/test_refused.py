@@ -9,10 +9,10 @@ import pytest
 from streams import VARIANTS, bits
 
 from rprop_lit.conformance import check
-from rprop_lit.groups import check_options
-from rprop_lit.memory import begin
+from rprop_lit.inside.groups import check_options
+from rprop_lit.inside.memory import begin
 from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.parameters import Row
+from rprop_lit.inside.parameters import Row
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 

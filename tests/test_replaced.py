@@ -8,8 +8,8 @@ import pytest
 from streams import bits
 
 from rprop_lit import Parameter, Rprop, State, init, update
-from rprop_lit.memory import read_arrays
-from rprop_lit.rows import flatten
+from rprop_lit.inside.memory import read_arrays
+from rprop_lit.inside.rows import flatten
 
 
 def first_step(*arrays, **settings):

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from streams import VARIANTS, Bits, bits
 
-from rprop_lit import Parameter, Rprop, rows
-from rprop_lit.arrays import Room, numbers, step_block, step_blocks
-from rprop_lit.engine import Engine
-from rprop_lit.rows import PART, flatten, hired, parts, separate, threads, together
+from rprop_lit import Parameter, Rprop
+from rprop_lit.inside import rows
+from rprop_lit.inside.arrays import Room, numbers, step_block, step_blocks
+from rprop_lit.inside.engine import Engine
+from rprop_lit.inside.rows import PART, flatten, hired, parts, separate, threads, together
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 
@@ -330,14 +331,14 @@ def test_a_wrong_number_of_threads(value):
                                               ({'RPROP_LIT_THREADS': '2', 'OMP_NUM_THREADS': '7'}, '2'), ({}, None), ({'OMP_NUM_THREADS': '5,1'}, '5')], ids=str)
 def test_threads_from_the_environment(set_to, expected):
     env = {k: v for k, v in os.environ.items() if k not in ('RPROP_LIT_THREADS', 'OMP_NUM_THREADS')} | set_to
-    code = 'from rprop_lit.rows import threads; print(threads())'
+    code = 'from rprop_lit.inside.rows import threads; print(threads())'
     found = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip()
     assert found == (expected or str(rows.wanted({})))
 
 
 @pytest.mark.parametrize('value', ['0', 'many', '-2', '1.5', '2,3'])
 def test_a_wrong_environment_is_an_error(value):
-    done = subprocess.run([sys.executable, '-c', 'import rprop_lit.rows'], env={**os.environ, 'RPROP_LIT_THREADS': value}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', 'import rprop_lit.inside.rows'], env={**os.environ, 'RPROP_LIT_THREADS': value}, capture_output=True, text=True)
     assert done.returncode and f'RPROP_LIT_THREADS={value!r}: choose a whole number, 1 or more' in done.stderr
 
 
@@ -363,7 +364,7 @@ def test_a_step_while_the_interpreter_ends(code):
 
 
 def test_a_job_may_have_jobs_of_its_own():
-    code = ('from rprop_lit.rows import together\nseen = []\n'
+    code = ('from rprop_lit.inside.rows import together\nseen = []\n'
             'together([lambda: together([lambda: seen.append(1)] * 3)] * 3)\nprint(len(seen))')
     done = subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(os.path.dirname(__file__)), capture_output=True, text=True, timeout=15)
     assert done.stdout == '9\n'

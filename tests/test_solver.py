@@ -17,9 +17,9 @@ import classics  # noqa: E402
 
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
 from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
-from rprop_lit.shapes import same  # noqa: E402
+from rprop_lit.inside.shapes import same  # noqa: E402
 from rprop_lit.solver import Result, Trace, minimize, scipy_method  # noqa: E402
-from rprop_lit.walk import rprop  # noqa: E402
+from rprop_lit.inside.walk import rprop  # noqa: E402
 
 optimize = pytest.importorskip('scipy.optimize', reason='SciPy is not installed')
 
