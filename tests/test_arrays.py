@@ -109,7 +109,7 @@ def strided(g):
     return np.asfortranarray(g) if g.ndim > 1 else np.repeat(g, 2)[::2] if g.ndim else g
 
 
-class Readable:
+class ByRule:
     "What Rprop must do, said by the readable update of chapter 20"
     def __init__(self, arrays, lr=0.01, **options):
         self.arrays, self.states, self.options = arrays, [None] * len(arrays), options
@@ -138,7 +138,7 @@ def same(optimizer, params, reference):
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('etas', ETAS, ids=str)
 def test_rprop_on_awkward_arrays(path, dtype, variant, etas):
-    params, reference = [Parameter(a) for a in awkward(dtype)], Readable(awkward(dtype), variant=variant, etas=etas)
+    params, reference = [Parameter(a) for a in awkward(dtype)], ByRule(awkward(dtype), variant=variant, etas=etas)
     addresses = [p.data for p in params]
     optimizer = Rprop(params, variant=variant, etas=etas)
     streams = [gradients(p.shape, 25, dtype, seed) for seed, p in enumerate(params)]
@@ -158,7 +158,7 @@ def test_rprop_on_awkward_arrays(path, dtype, variant, etas):
 def test_rprop_over_300_steps_and_a_thousand_arrays(path):
     sizes = [100 + 9 * k % 901 for k in range(300)]
     fresh = [np.random.default_rng(k).normal(size=n).astype(np.float32) for k, n in enumerate(sizes)]
-    params, reference = [Parameter(a.copy()) for a in fresh], Readable(fresh, variant='irprop+')
+    params, reference = [Parameter(a.copy()) for a in fresh], ByRule(fresh, variant='irprop+')
     optimizer = Rprop(params, variant='irprop+')
     rows = list(gradients((sum(sizes),), 30, np.float32))
     for k, loss in zip(range(300), errors(300)):
@@ -177,7 +177,7 @@ def test_complex_arrays_are_pairs_of_reals(path, variant):
     z = (random.normal(size=(6, 8)) + 1j * random.normal(size=(6, 8))).astype(np.complex64)
     params = [Parameter(z.copy()[::2, ::-1]), Parameter(z.copy()), Parameter(z.real.copy())]
     copies = [z.copy()[::2, ::-1], z.copy()]
-    reference = Readable([x for c in copies for x in (c.real, c.imag)] + [z.real.copy()], variant=variant)
+    reference = ByRule([x for c in copies for x in (c.real, c.imag)] + [z.real.copy()], variant=variant)
     optimizer = Rprop(params, variant=variant)
     streams = [gradients(a.shape, 40, np.float32, seed) for seed, a in enumerate(reference.arrays)]
     for loss, *gs in zip(errors(40), *streams):
@@ -335,7 +335,7 @@ def test_memory_is_written_in_place_and_read_by_the_engine(path):
 
 def test_settings_may_change_and_may_be_arrays(path):
     optimizer, params = running([np.zeros(3), np.zeros(3)])
-    group, reference = optimizer.param_groups[0], Readable([p.data.copy() for p in params], variant='irprop-')
+    group, reference = optimizer.param_groups[0], ByRule([p.data.copy() for p in params], variant='irprop-')
     reference.states = [rule.State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy()) for p in params]
     for etas in ((0.4, 1.5), (np.array([.5, .6, .7]), 1.1), (0.5, 1.2)):
         group['etas'] = reference.options['etas'] = etas
@@ -362,7 +362,7 @@ def test_arrays_of_other_libraries_are_stepped_one_by_one():
 
 def test_a_type_without_a_fast_path_is_stepped_too():
     p = Parameter(np.zeros(5, np.longdouble))
-    optimizer, reference = Rprop([p]), Readable([np.zeros(5, np.longdouble)], variant='irprop-')
+    optimizer, reference = Rprop([p]), ByRule([np.zeros(5, np.longdouble)], variant='irprop-')
     for g in gradients((5,), 30, np.longdouble):
         p.grad = g
         optimizer.step()
@@ -468,7 +468,7 @@ def tensors(torch, arrays_):
 
 def test_tensors_on_the_cpu_take_the_engine(path, torch):
     fresh = [np.ascontiguousarray(a) for a in awkward(np.float32)]
-    ps, reference = tensors(torch, fresh), Readable([a.copy() for a in fresh], variant='irprop+')
+    ps, reference = tensors(torch, fresh), ByRule([a.copy() for a in fresh], variant='irprop+')
     optimizer = Rprop(ps, variant='irprop+')
     streams = [gradients(a.shape, 20, np.float32, seed) for seed, a in enumerate(fresh)]
     for loss, *gs in zip(errors(20), *streams):

@@ -215,7 +215,7 @@ def _numbers_of(plan: Plan, i: int) -> tuple[tuple, tuple]:
         four = [float(x) for x in four]
     return tuple(four[:2]), tuple(four[2:])
 
-# %% ../../nbs/inside/45_engine.ipynb #d25e08c6
+# %% ../../nbs/inside/45_engine.ipynb #5ca4d0e7
 def _step_rows(plan: Plan, ws: list, gs: list, kernel: Callable) -> None:
     "Step all parameters by a kernel: small ones in bundles, each large one by itself"
     ends = plan.store.ends
@@ -223,7 +223,8 @@ def _step_rows(plan: Plan, ws: list, gs: list, kernel: Callable) -> None:
         for a, b in runs(gs, first, end):
             part = slice(ends[a], ends[b])
             if b - a > 1:
-                step_bundle(ws[a:b], gs[a:b], plan.places[a:b], plan.sign[part], plan.step[part], plan.limits.cut(part), plan.scratch[0], kernel)
+                step_bundle(ws[a:b], gs[a:b], plan.places[a:b], plan.sign[part], plan.step[part],
+                            plan.limits.cut(part), plan.scratch[0], kernel, ends[a] - ends[first])
             else:
                 _step_lone(plan, part, ws[a], clear(gs[a], ws[a]), kernel)
 

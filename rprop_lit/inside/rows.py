@@ -98,9 +98,9 @@ def clear(g: Any, w: Any) -> Any:
 
 # %% ../../nbs/inside/40_rows.ipynb #0046db85
 def step_bundle(ws: list, gs: list, places: list, sign: Any, step: Any, limits: Limits, scratch: Scratch,
-                kernel: Callable) -> None:
-    "Step arrays, each of which has a place in `scratch.dw`, as if they were one: gather, step, scatter"
-    g, dw = scratch.g[:sign.size], scratch.dw[:sign.size]
+                kernel: Callable, at: int = 0) -> None:
+    "Step arrays, whose places in `scratch.dw` begin at `at`, as if they were one: gather, step, scatter"
+    g, dw = scratch.g[at:at + sign.size], scratch.dw[at:at + sign.size]
     np.concatenate(gs, axis=None, out=g, casting='no')  # 'no' takes less time to check than 'safe'
     dw.fill(-0.0)  # -0.0 plus a move is that move, in every bit
     kernel(dw, g, sign, step, limits, scratch)
