@@ -32,7 +32,7 @@ def test_import_brings_few_modules():
     # what makes an import slow is what it imports, and that can be counted
     code = 'import sys, numpy; before = set(sys.modules); import rprop_lit; print(*set(sys.modules) - before)'
     found = {name for name in python(code) if name.partition('.')[0] not in ('rprop_lit', 'numpy')}
-    assert {name.partition('.')[0] for name in found} <= sys.stdlib_module_names and len(found) <= 40, sorted(found)
+    assert {name.partition('.')[0] for name in found} <= sys.stdlib_module_names and len(found) <= 60, sorted(found)
 
 
 @pytest.mark.parametrize('setting', ['', 'true'])
