@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import rprop_lit
-from rprop_lit import sunspots as command
+from rprop_lit import command
+from rprop_lit import sunspots as page
+from rprop_lit.command import main
 from rprop_lit.rule import init
 from rprop_lit.sunspots import (
     LINE,
@@ -23,7 +25,6 @@ from rprop_lit.sunspots import (
     kept,
     leading,
     linear,
-    main,
     network,
     picture,
     standing,
@@ -209,10 +210,10 @@ def test_the_table_shows_the_standings(runs):
 
 @pytest.mark.parametrize('past, future, said', [(3, 2, 'to forecast better too'), (2, 1, 'not to forecast better'), (1, 0, 'not even'), (0, 3, 'lucky')])
 def test_the_verdict_goes_by_majorities(past, future, said, monkeypatch):
-    monkeypatch.setattr(command, 'ahead', lambda task, fits: {'training': past, 'test': future})
+    monkeypatch.setattr(page, 'ahead', lambda task, fits: {'training': past, 'test': future})
     assert verdict(TASK, {'a': [None], 'b': [None, None]}).startswith(f'Ahead of the line: {past} of 3 networks in the training years, {future} in the test years;\n')
     assert said in verdict(TASK, {'a': [None] * 3})
-    monkeypatch.setattr(command, 'ahead', lambda task, fits: {'training': 2, 'test': 2})
+    monkeypatch.setattr(page, 'ahead', lambda task, fits: {'training': 2, 'test': 2})
     assert 'not even' in verdict(TASK, {'a': [None] * 4})  # half is no majority
 
 
@@ -232,19 +233,19 @@ def test_the_picture_is_saved_and_leaves_matplotlib_alone(fits, tmp_path, suffix
 def test_what_the_pictures_draw(fits):
     from matplotlib.figure import Figure
     above, middle, below = Figure().subplots(3, 1)
-    command.draw_forecast(fits, TASK, above)
+    page.draw_forecast(fits, TASK, above)
     truth, line, net = above.lines[:3]
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     assert truth.get_xdata().tolist() == list(range(1921, 1980))
     assert np.allclose(truth.get_ydata(), sunspots()[1][221:], rtol=1e-14)  # scaled and scaled back
     assert np.array_equal(line.get_ydata(), linear(TASK)[209:] * TASK.scale)
     assert np.array_equal(net.get_ydata(), forecast_of(fits[best], TASK)[209:] * TASK.scale) and best in net.get_label()
-    command.draw_curves(fits, TASK, middle)
+    page.draw_curves(fits, TASK, middle)
     drawn = [line.get_ydata() for line in middle.lines]
     for f in fits.values():
         assert all(any(np.array_equal(y, f.errors[name]) for y in drawn) for name in ('training', 'validation'))
         assert any(np.array_equal(line.get_xydata(), [[f.stopped, f.errors['validation'][f.stopped]]]) for line in middle.lines)
-    command.draw_steps(fits, below)
+    page.draw_steps(fits, below)
     assert np.allclose(below.images[0].get_array(), np.log10(fits[best].steps).T)
 
 
@@ -372,8 +373,8 @@ def test_ctrl_c_ends_in_one_line_with_what_was_done(monkeypatch, capsys, tmp_pat
         calls.append(loss)
         if len(calls) == 8:
             raise KeyboardInterrupt
-    monkeypatch.setattr(command.optim.Rprop, 'step', step)
-    monkeypatch.setattr(command.optim.Rprop, 'state', property(lambda self: {p: {'step_size': p.data} for p in self.param_groups[0]['params']}))
+    monkeypatch.setattr(page.optim.Rprop, 'step', step)
+    monkeypatch.setattr(page.optim.Rprop, 'state', property(lambda self: {p: {'step_size': p.data} for p in self.param_groups[0]['params']}))
     with pytest.raises(SystemExit) as end:
         main(['--epochs', '5', '--no-plot'])
     out, err = capsys.readouterr()
