@@ -1,4 +1,4 @@
-"""The order of the house: what importing brings along, which floor may lean on which, how long a module may be."""
+"""The order of the house: what importing brings along, which floor may lean on which."""
 import ast
 import json
 import os
@@ -81,22 +81,6 @@ def test_a_module_leans_only_on_floors_below(path):
     below = {name for name, number in floor.items() if number < floor[name_of(path)]}
     allowed = {'problems'} if path.stem == 'pictures' else below if path.stem == '__main__' else below - {'pictures'}
     assert imported(path) <= allowed
-
-
-def code_lines(path):
-    "Lines of code, docstrings, comments and blanks not counted"
-    text = path.read_text(encoding='utf-8')
-    doc = set()
-    for node in ast.walk(ast.parse(text)):
-        body = getattr(node, 'body', None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-            doc |= set(range(body[0].lineno, body[0].end_lineno + 1))
-    return sum(bool(line.strip()) and not line.strip().startswith('#') and i not in doc for i, line in enumerate(text.splitlines(), 1))
-
-
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
-def test_no_module_is_too_long_to_hold_in_the_head(path):
-    assert 0 < code_lines(path) <= 180
 
 
 def test_few_public_names():
