@@ -20,7 +20,7 @@ import numpy as np
 
 from .optim import Parameter, Rprop
 from .rule import update_one
-from .variants import VARIANTS, knobs
+from .variants import VARIANTS, variant_named
 
 # %% ../nbs/use/75_others.ipynb #6ab26d50
 def decoded(value: Any) -> Any:
@@ -171,7 +171,7 @@ def follow(trace: Trace, variant: str, habits: tuple = ()) -> tuple[float, ...]:
     "The weights of a trace for a variant with these habits"
     weight, wide = np.dtype(trace.dtype).type, np.dtype(trace.step_dtype).type
     before, after = ([change for name, change in table.items() if name in habits] for table in (BEFORE, AFTER))
-    m = SimpleNamespace(**knobs(variant)._asdict(), sign=0, step=wide(trace.lr), limits=[*map(wide, trace.etas + trace.step_sizes)],
+    m = SimpleNamespace(**variant_named(variant)._asdict(), sign=0, step=wide(trace.lr), limits=[*map(wide, trace.etas + trace.step_sizes)],
                         before=np.inf, held=float(np.finfo(float).max), careful=True, waiting=None, last=wide(0), last_g=weight(0))
     w, weights = weight(trace.start), list[float]()
     with np.errstate(all='ignore'):

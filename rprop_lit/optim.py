@@ -114,8 +114,8 @@ class Stepper(Groups):
         with np.errstate(all='ignore'):  # a move that overflows is no error, and half a step would be one
             for i, (turned, grads, jobs) in enumerate(ready):
                 self.advance(i, turned, grads, jobs)
-                if turned is not None:
-                    self.param_groups[i]['loss'] = turned[2]
+                if not turned.retreat:
+                    self.param_groups[i]['loss'] = turned.loss
         return loss
 
     def ready(self, i: int, group: dict, loss: Any) -> tuple:

@@ -34,7 +34,7 @@ from rprop_lit.inside.cuda import BODY  # noqa: E402
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
 from rprop_lit.inside.parameters import Row  # noqa: E402
 from rprop_lit.inside.rows import flatten, parts, threads, together  # noqa: E402
-from rprop_lit.rule import init, update  # noqa: E402
+from rprop_lit.rule import init, update_all  # noqa: E402
 
 FLAGS = ['-O3', '-march=native', '-fno-trapping-math', '-ffp-contract=off']
 HOW = dict(etas=(0.5, 1.2), step_sizes=(1e-6, 50.0))
@@ -137,7 +137,7 @@ def optax_path(start):
 
     @lambda f: jax.jit(f, donate_argnums=(0, 1))
     def step(w, state, g):
-        moves, state = rule.update(g, state, w)
+        moves, state = rule.update_all(g, state, w)
         return optax.apply_updates(w, moves), state
     held = {'w': jax.numpy.asarray(start)}
     held['state'] = rule.init(held['w'])

@@ -54,13 +54,13 @@ FAULTS = {
                                         'xp.float64 if xp.finfo(w.dtype).bits > 32 else xp.float32', 'w.dtype'),
 
     # the variants
-    'undo although the error fell': (WALKS, 'variants', 'return forget, bool(loss > before), loss', 'return forget, True, loss'),
-    'no undo although the error rose': (WALKS, 'variants', 'return forget, bool(loss > before), loss', 'return forget, False, loss'),
+    'undo although the error fell': (WALKS, 'variants', 'return Flip(forget, bool(loss > before), loss=loss)', 'return Flip(forget, True, loss=loss)'),
+    'no undo although the error rose': (WALKS, 'variants', 'return Flip(forget, bool(loss > before), loss=loss)', 'return Flip(forget, False, loss=loss)'),
     'an error that stays has risen': (WALKS, 'variants', 'bool(loss > before)', 'bool(loss >= before)'),
-    'the first error is compared for ever': (WALKS, 'variants', 'return forget, bool(loss > before), loss',
-                                             'return forget, bool(loss > before), min(loss, before)'),
+    'the first error is compared for ever': (WALKS, 'variants', 'return Flip(forget, bool(loss > before), loss=loss)',
+                                             'return Flip(forget, bool(loss > before), loss=min(loss, before))'),
     'a NaN error is taken for a small one': (WALKS, 'variants', 'if math.isfinite(loss):', 'if loss == loss or before < math.inf:'),
-    'retreat forgets to shrink': (WALKS, 'variants', 'state.step * capped(etas, state.step)[0], *capped', 'state.step, *capped'),
+    'retreat forgets to shrink': (WALKS, 'variants', 'shrunk = state.step * cast_pair(etas, state.step)[0]', 'shrunk = state.step'),
     'retreat remembers the signs': (WALKS, 'variants', 'State(0 * state.sign, step, state.loss)', 'State(state.sign, step, state.loss)'),
     'two variants change names': (WALKS, 'variants', "'rprop-': Variant(forget=False", "'rprop-': Variant(forget=True"),
 
@@ -119,7 +119,7 @@ FAULTS = {
                            "[-g for g in grads] if group['maximize'] else grads", 'grads'),
     'the error of `maximize` not turned round': ('test_optim.py::test_maximize_is_minimizing_the_opposite', 'variants',
                                                  '-float(value) if maximize else float(value)', 'float(value)'),
-    'the last error is not remembered': (OURS, 'optim', "self.param_groups[i]['loss'] = turned[2]", 'pass'),
+    'the last error is not remembered': (OURS, 'optim', "self.param_groups[i]['loss'] = turned.loss", 'pass'),
     'settings of groups ignored': ('test_optim.py::test_a_group_that_joins_late', 'inside/groups', 'full = {**defaults, **group,', 'full = {**group, **defaults,'),
     'the gradient is zeroed in place of being forgotten': ('test_optim.py::test_zero_grad', 'optim', '                p.grad = None\n', '                p.grad[...] = 0\n'),
     'a parameter may be there twice': ('test_optim.py::test_refusals_at_construction', 'inside/groups', 'if seen.keys() & mine.keys():', 'if False:'),

@@ -59,7 +59,7 @@ def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
                 b = a + most
                 runs[i](w[a:b], g[a:b], state.sign[a:b], state.step[a:b])
             theirs, before = slow[i]
-            dw, after = rule.update(g, before, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
+            dw, after = rule.update_all(g, before, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
             theirs += dw
             slow[i] = theirs, after
             if k in (0, 1, 2, 3, 10, 50, 299):
@@ -78,7 +78,7 @@ def test_blocks_and_loop_at_the_edges_of_the_settings(path, knobs, etas, limits)
     with np.errstate(over='ignore', invalid='ignore'):
         for g in gradients((40,), 200, np.float32):
             run(ours, g, sign, step)
-            dw, state = rule.update(g, state, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=(limits[0], min(limits[1], top)))
+            dw, state = rule.update_all(g, state, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=(limits[0], min(limits[1], top)))
             w = w + dw
             assert [bits(x) for x in (ours, sign, step)] == [bits(x) for x in (w, state.sign, state.step)]
 
@@ -515,7 +515,7 @@ def test_half_precision_tensors(torch, kind):
         g = torch.from_numpy(np.sign(g) * np.float32(1e-6)).to(dtype)
         p.grad = g.clone()
         optimizer.step()
-        dw, state = rule.update(g.float().numpy(), rule.State(sign, step), forget=True, undo=False, etas=(0.5, 1.2), step_sizes=LIMITS)
+        dw, state = rule.update_all(g.float().numpy(), rule.State(sign, step), forget=True, undo=False, etas=(0.5, 1.2), step_sizes=LIMITS)
         sign, step = state.sign, state.step
         w = (w.float() + torch.from_numpy(dw)).to(dtype)
         assert torch.equal(p.detach(), w) and bits(optimizer.state[p]['step_size'].numpy()) == bits(step)

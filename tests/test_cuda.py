@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from streams import ETAS, bits, errors, gradients
 
-from rprop_lit.inside.cuda import BODY, TYPES, answered, number, on_device, source, tables
-from rprop_lit.rule import State, init, update
-from rprop_lit.variants import capped, retreat
+from rprop_lit.inside.cuda import BODY, TYPES, answered, on_device, source, tables
+from rprop_lit.rule import State, init, update_all
+from rprop_lit.variants import Flip, cast_pair, read_loss, retreat
 
 KNOBS = [(False, False), (True, False), (True, True)]
 LIMITS = (1e-6, 50.0)
@@ -64,7 +64,7 @@ def played(request, tmp_path_factory):
         rows, chunks = tables([w.size for w in ws], *[[a.ctypes.data for a in arrays] for arrays in (gs, ws, signs, steps)])
         ticket = np.zeros(1, np.uint32)
         at = [None if a is None else ctypes.c_void_p(a.ctypes.data) for a in (loss, last, ticket)]
-        numbers = [wide(x) for x in (*etas, *capped(limits, steps[0]))]
+        numbers = [wide(x) for x in (*etas, *cast_pair(limits, steps[0]))]
         library.play(blocks, ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(chunks.ctypes.data), len(chunks), *numbers,
                      *map(int, (*knobs, back)), *at)
         assert ticket[0] == 0
@@ -113,7 +113,7 @@ def test_the_kernel_played_on_the_cpu_equals_the_rule(played, knobs, etas):
         gs = [Weights(kind, np.roll(b[k % 12], k)) for b in base]
         play([g.bits for g in gs], [w.bits for w in ours], signs, steps, knobs, etas)
         for i, g in enumerate(gs):
-            dw, states[i] = update(g.values(), states[i], forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
+            dw, states[i] = update_all(g.values(), states[i], forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
             theirs[i].add(dw)
         if k % 37 == 0 or k == 299:
             assert [bits(w.bits) for w in ours] == [bits(w.bits) for w in theirs]
@@ -130,7 +130,7 @@ def test_the_kernel_compares_errors_and_retreats_as_irprop_plus_does(played):
         g = Weights(kind, g)
         play([g.bits], [ours.bits], [signs], [steps], (True, False), (0.5, 1.2), loss=np.array([loss]), last=last)
         if math.isfinite(loss):
-            dw, state = update(g.values(), state, forget=True, undo=loss > before, etas=(0.5, 1.2), step_sizes=LIMITS)
+            dw, state = update_all(g.values(), state, forget=True, undo=loss > before, etas=(0.5, 1.2), step_sizes=LIMITS)
             before = loss
         else:
             dw, state = retreat(state, etas=(0.5, 1.2), step_sizes=LIMITS)
@@ -203,8 +203,8 @@ def test_nothing_of_this_needs_cupy():
 
 def test_errors_on_the_host_are_answered_as_ever():
     group = {'variant': 'irprop+', 'maximize': False, 'loss': 2.0}
-    assert answered(None, group, np.float32(3)) == (True, True, 3.0) and answered(None, group, [1.0][0]) == (True, False, 1.0)
-    assert answered(None, group, math.nan) is None and number(None, False) is None and number(np.array([2.0]), True) == -2.0
+    assert answered(None, group, np.float32(3)) == Flip(True, True, loss=3.0) and answered(None, group, [1.0][0]) == Flip(True, False, loss=1.0)
+    assert answered(None, group, math.nan).retreat and read_loss(None, False) is None and read_loss(np.array([2.0]), True) == -2.0
     with pytest.raises(ValueError, match='loss'):
         answered(None, group, None)
-    assert answered(None, {**group, 'variant': 'rprop-'}, None) == (False, False, math.inf)
+    assert answered(None, {**group, 'variant': 'rprop-'}, None) == Flip(False, False)

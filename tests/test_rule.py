@@ -12,7 +12,8 @@ from streams import ETAS, VARIANTS, bits, errors, gradients
 import rprop_lit
 from rprop_lit import rule
 from rprop_lit.rule import State, init, namespace, sign_of, update_one
-from rprop_lit.variants import answer, capped, check, knobs, retreat, update
+from rprop_lit.inside.settings import check_ranges
+from rprop_lit.variants import Flip, cast_pair, flip_for, retreat, update, variant_named
 
 LIMITS = (1e-6, 50.0)
 
@@ -20,7 +21,7 @@ LIMITS = (1e-6, 50.0)
 def one_by_one(g, state, variant, etas, loss):
     "A step of a named variant in which every element is moved by `update_one`, or sent back, on its own"
     cast = state.step.dtype.type
-    forget, undo = knobs(variant)
+    forget, undo = variant_named(variant)
     lost = undo == 'if worse' and not math.isfinite(loss)
     undo_now = undo == 'always' or (undo == 'if worse' and loss > state.loss)
     moves, signs, steps = np.empty_like(state.step), np.empty_like(state.sign), np.empty_like(state.step)
@@ -134,8 +135,8 @@ def test_infinite_limit_is_the_largest_number():
             for _ in range(5):
                 dw, state = update(np.ones(1, dtype), state, variant='irprop-', step_sizes=(0, math.inf))
         assert state.step == np.finfo(dtype).max and np.isfinite(dw)
-    assert capped((0, math.inf), np.zeros(1, np.float32)) == (0, float(np.finfo(np.float32).max))
-    lo, hi = capped((0, np.array([1.0, math.inf])), np.zeros(2))
+    assert cast_pair((0, math.inf), np.zeros(1, np.float32)) == (0, float(np.finfo(np.float32).max))
+    lo, hi = cast_pair((0, np.array([1.0, math.inf])), np.zeros(2))
     assert hi.tolist() == [1.0, np.finfo(float).max]
 
 
@@ -164,18 +165,18 @@ def test_signs():
 
 
 def test_answers():
-    assert answer('RPROP-', None, math.inf) == (False, False, math.inf)
-    assert answer('irprop-', math.nan, 3.0) == (True, False, math.inf)
-    assert answer('rprop+', 9.0, 3.0) == (True, True, math.inf)
-    assert answer('iRprop+', 9.0, 3.0) == (True, True, 9.0)
-    assert answer('irprop+', 3.0, 3.0) == (True, False, 3.0)
-    assert answer('irprop+', math.inf, 3.0) is None
+    assert flip_for('RPROP-', None, math.inf) == Flip(False, False)
+    assert flip_for('irprop-', math.nan, 3.0) == Flip(True, False)
+    assert flip_for('rprop+', 9.0, 3.0) == Flip(True, True)
+    assert flip_for('iRprop+', 9.0, 3.0) == Flip(True, True, loss=9.0)
+    assert flip_for('irprop+', 3.0, 3.0) == Flip(True, False, loss=3.0)
+    assert flip_for('irprop+', math.inf, 3.0) == Flip(True, True, retreat=True, loss=3.0)
     with pytest.raises(ValueError, match='pass loss='):
-        answer('irprop+', None, 3.0)
+        flip_for('irprop+', None, 3.0)
     with pytest.raises(ValueError, match='loss=nan at the first step'):
-        answer('irprop+', math.nan, math.inf)
+        flip_for('irprop+', math.nan, math.inf)
     with pytest.raises(ValueError, match="variant='sgd' is unknown: choose one of rprop-, irprop-, rprop\\+, irprop\\+"):
-        answer('sgd', 1.0, 1.0)
+        flip_for('sgd', 1.0, 1.0)
 
 
 @pytest.mark.parametrize('setting, name, says', [
@@ -187,22 +188,22 @@ def test_answers():
     (dict(lr=math.inf), 'lr', 'finite'), (dict(lr=math.nan), 'lr', 'finite'), (dict(lr='x'), 'lr', "'x': need a number"), (dict(lr=[0.1, -1]), 'lr', 'at least 0')], ids=str)
 def test_settings_that_cannot_work(setting, name, says):
     with pytest.raises(ValueError) as caught:
-        check(**{'lr': 0.01, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), **setting})
+        check_ranges(**{'lr': 0.01, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), **setting})
     message = str(caught.value)
     assert message.startswith(f'{name}=') and says in message
 
 
 def test_settings_that_work():
-    check(0.0, (0.5, 1.2), (0, math.inf))
-    check(np.array([0.1, 0.0]), [0.3, 3], (np.zeros(2), [1.0, 2.0]))
+    check_ranges(0.0, (0.5, 1.2), (0, math.inf))
+    check_ranges(np.array([0.1, 0.0]), [0.3, 3], (np.zeros(2), [1.0, 2.0]))
 
 
 def test_knobs_of_rule_may_be_arrays():
     "`undo` as a 0-d array, as a comparison of errors on a device would give it"
     state = State(np.array([1], np.int8), np.array([0.1]))
     for undo in (True, False):
-        a, _ = rule.update(np.array([-1.0]), state, forget=True, undo=np.array(undo), etas=(0.5, 1.2), step_sizes=LIMITS)
-        b, _ = rule.update(np.array([-1.0]), state, forget=True, undo=undo, etas=(0.5, 1.2), step_sizes=LIMITS)
+        a, _ = rule.update_all(np.array([-1.0]), state, forget=True, undo=np.array(undo), etas=(0.5, 1.2), step_sizes=LIMITS)
+        b, _ = rule.update_all(np.array([-1.0]), state, forget=True, undo=undo, etas=(0.5, 1.2), step_sizes=LIMITS)
         assert bits(a) == bits(b)
 
 

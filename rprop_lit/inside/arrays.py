@@ -20,7 +20,7 @@ from numpy import add, copyto, greater, greater_equal, less, multiply, subtract
 from numpy._core import umath
 
 from ..rule import update_one
-from ..variants import capped
+from ..variants import cast_pair
 
 # %% ../../nbs/inside/20_arrays.ipynb #326b401a
 BLOCK = 81_920  # weights in a block: its scratch stays in the cache of a processor
@@ -41,10 +41,10 @@ class Room(dict):
 # %% ../../nbs/inside/20_arrays.ipynb #c87cd438
 def numbers(etas: Any, step_sizes: Any, step: Any) -> tuple[list, range]:
     "Both factors and both limits in the type of the steps, and one item for each squaring that the larger factor needs"
-    factors = capped(etas, step)
+    factors = cast_pair(etas, step)
     mantissa, exponent = math.frexp(factors[1])
     bits = exponent - (mantissa == 0.5)  # the least for which the larger factor is at most 2**bits
-    return [np.asarray(x, step.dtype) for x in (*factors, *capped(step_sizes, step))], range((bits - 1).bit_length())
+    return [np.asarray(x, step.dtype) for x in (*factors, *cast_pair(step_sizes, step))], range((bits - 1).bit_length())
 
 # %% ../../nbs/inside/20_arrays.ipynb #936b7a56
 def step_block(w: Any, g: Any, sign: Any, step: Any, room: Room, forget: bool, undo: bool, rule: tuple) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import engine
 from .engine import OneByOne
-from ..variants import answer, capped, knobs, number
+from ..variants import Flip, cast_pair, flip_for, read_loss, variant_named
 
 # %% ../../nbs/inside/50_cuda.ipynb #8e1cf064
 BODY = '''
@@ -194,7 +194,7 @@ class CudaEngine(OneByOne):
         "Make one step by one launch; `undo` may be an error on the device, which the kernel then compares"
         if not all(isinstance(x, (int, float)) for x in (*etas, *step_sizes)):
             return super().move(grads, turned, etas, step_sizes)
-        forget, undo = turned[:2] if turned else (True, True)
+        forget, undo = turned[:2]
         error = None if isinstance(undo, bool) else on_device(undo)
         grads = [g.contiguous() if self.tensors else sys.modules['cupy'].ascontiguousarray(g) for g in grads]
         with self.place, self.stream() as stream:
@@ -203,8 +203,8 @@ class CudaEngine(OneByOne):
                 self.rows.host[:, 0] = pointers
                 self.rows.send(stream)
             T = np.float64 if self.kinds == {'float64'} else np.float32
-            numbers = [T(x) for x in (*capped(etas, np.empty(0, T)), *capped(step_sizes, np.empty(0, T)))]
-            flags = [np.int32(x) for x in (forget, error is None and undo, turned is None)]
+            numbers = [T(x) for x in (*cast_pair(etas, np.empty(0, T)), *cast_pair(step_sizes, np.empty(0, T)))]
+            flags = [np.int32(x) for x in (forget, error is None and undo, turned.retreat)]
             run = kernel(*self.kinds, 'float' if error is not None and error.dtype == np.float32 else 'double')
             run((max(1, min(self.count, 65_535)),), (256,), (self.rows.device, self.chunks, np.int32(self.count), *numbers, *flags,
                                                              np.uint64(0) if error is None else error, self.last, self.ticket))
@@ -236,15 +236,15 @@ def answered(made: Any, group: dict, loss: Any) -> Any:
     (forget, undo, remembered) or None
         As in chapter 20; `undo` is the error itself where a kernel will compare it.
     """
-    if knobs(group['variant']).undo != 'if worse':
-        return answer(group['variant'], None, group['loss'])
+    if variant_named(group['variant']).undo != 'if worse':
+        return flip_for(group['variant'], None, group['loss'])
     if isinstance(made, CudaEngine):
         error = on_device(loss.detach() if hasattr(loss, 'detach') else loss)
         if error is not None and error.size == 1 and error.dtype in (np.float32, np.float64):
-            return True, -error if group['maximize'] else error, made.remember(group['loss'])
+            return Flip(True, -error if group['maximize'] else error, loss=made.remember(group['loss']))
         if made.stream().is_capturing():
             raise RuntimeError('a CUDA graph cannot contain an error that was read: pass loss= as an array on the device')
-    return answer(group['variant'], number(loss, group['maximize']), float(group['loss']))
+    return flip_for(group['variant'], read_loss(loss, group['maximize']), float(group['loss']))
 
 # %% ../../nbs/inside/50_cuda.ipynb #ddd24a7f
 def engine_for(old: Any, state: dict, params: Any, weights: Any, *rest: Any) -> Any:

@@ -17,19 +17,18 @@ from weakref import ref
 import numpy as np
 from numpy import ndarray
 
-from .. import rule
 from .arrays import BLOCK, Room, backend, compiled, numba_works, numbers, plain, scattered, step_blocks
 from .rows import LONG, PART, bundles, clear, joined, layout, parts, pieces, raw, separate, step_bundle, together
-from ..rule import State, namespace
-from ..variants import capped, retreat
+from ..rule import State, namespace, update_all
+from ..variants import Flip, cast_pair, retreat
 
 # %% ../../nbs/inside/45_engine.ipynb #0c60cc6c
 def move(w: Any, g: Any, memory: dict, turned: Any, etas: Any, step_sizes: Any) -> None:
     "Move the weights `w` by one step and update their `memory`, both in place; `turned` is the answer of chapter 20"
     state = State(memory['sign'], memory['step_size'])
-    options = dict(etas=capped(etas, state.step), step_sizes=capped(step_sizes, state.step))
+    options = dict(etas=cast_pair(etas, state.step), step_sizes=cast_pair(step_sizes, state.step))
     with np.errstate(over='ignore'):  # a step that outgrows its type is cut to the largest step at once
-        dw, new = retreat(state, **options) if turned is None else rule.update(g, state, forget=turned[0], undo=turned[1], **options)
+        dw, new = retreat(state, **options) if turned.retreat else update_all(g, state, forget=turned.forget, undo=turned.undo, **options)
     w[...] = w + dw
     memory['sign'][...], memory['step_size'][...] = new.sign, new.step
 
@@ -199,11 +198,11 @@ class Engine(Collector):
 
     def move(self, grads: list, turned: Any, etas: Any, step_sizes: Any) -> None:
         "Make one step"
-        how = (*turned[:2], etas, step_sizes, backend()) if turned else self.how
+        how = (*turned[:2], etas, step_sizes, backend()) if not turned.retreat else self.how
         if not all(map(is_, how, self.how)):
             known = all([isinstance(x, (int, float)) for x in (*etas, *step_sizes)])
             self.run, self.how = self.runner(*how[:4]) if known else None, how
-        if turned and self.run:
+        if not turned.retreat and self.run:
             self.run_all(grads, *self.run)
         else:
             for w, g, a, b in zip(self.weights, grads, self.ends, self.ends[1:]):

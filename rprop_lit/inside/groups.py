@@ -14,9 +14,10 @@ import numpy as np
 
 from .memory import on_host
 from .parameters import check_parameter, held, members, places
-from ..variants import check, knobs
-from ..variants import pair as two
-from ..variants import plain as numeric
+from .settings import check_ranges
+from .settings import number_or_array as numeric
+from .settings import pair_of as two
+from ..variants import variant_named
 
 # %% ../../nbs/inside/42_groups.ipynb #d38b3791
 def as_groups(params: Any) -> list[dict]:
@@ -66,8 +67,8 @@ def fixed(value: Any) -> Any:
 # %% ../../nbs/inside/42_groups.ipynb #20086852
 def check_options(options: dict) -> dict:
     "The settings that the rule needs, as numbers or arrays of our own; ValueError, by name, value and range, if one cannot work"
-    check(options['lr'], options['etas'], options['step_sizes'])
-    knobs(options['variant'])
+    check_ranges(options['lr'], options['etas'], options['step_sizes'])
+    variant_named(options['variant'])
     if options['nonfinite'] not in ('hold', 'raise'):
         raise ValueError(f"nonfinite={options['nonfinite']!r}: choose 'hold' or 'raise'")
     if not isinstance(options['maximize'], (bool, np.bool_)):

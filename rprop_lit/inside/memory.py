@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from ..rule import init, is_tensor, namespace, sign_of, signed
-from ..variants import capped
+from ..variants import cast_pair
 
 # %% ../../nbs/inside/35_memory.ipynb #c95a04b9
 def begin(w: Any, lr: Any) -> dict:
     "The memory of a parameter before its first step"
-    lr, _ = capped((lr, lr), init(w[None, ...][:0, ...], 0.0).step)  # a first step that its type cannot hold is the largest that it can
+    lr, _ = cast_pair((lr, lr), init(w[None, ...][:0, ...], 0.0).step)  # a first step that its type cannot hold is the largest that it can
     first = init(w, lr)
     return {'step': 0, 'sign': first.sign, 'step_size': first.step}
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..rule import is_tensor, namespace
-from ..variants import plain
+from .settings import number_or_array
 
 # %% ../../nbs/inside/60_shapes.ipynb #3c32cd4f
 def real(name: str, value: Any, xp: Any, kinds: str = 'fiu') -> Any:
@@ -80,7 +80,7 @@ def build(x: Any, tree: Any) -> Any:
 def spread(name: str, value: Any, tree: Any, wide: Any) -> Any:
     "A number as it is; arrays as one vector, laid out like tree, in the steps' type"
     if not isinstance(value, (list, tuple)) and not getattr(value, 'shape', ()):
-        return plain(name, value)
+        return number_or_array(name, value)
     try:
         return flat(value, tree, lambda v, leaf: namespace(leaf).broadcast_to(real(name, v, namespace(leaf)).astype(wide), leaf.shape))
     except (TypeError, ValueError) as e:

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..rule import State, init, namespace
 from .shapes import Seen, as_tree, build, finite, flat, oracle, same, spread, spread_pair
-from ..variants import check, everywhere, knobs, retreat, update
+from .settings import all_true, check_ranges
+from ..variants import retreat, update, variant_named
 
 # %% ../../nbs/inside/65_walk.ipynb #07b97a23
 def project(x: Any, box: Any) -> Any:
@@ -212,7 +213,7 @@ def rprop(fun: Callable, x0: Any, args: tuple = (), *, jac: Any = True, variant:
     Riedmiller and Braun (1993); Igel and Hüsken (2003); safe mode after Bailey (2015).
     An evaluation is not repeated where the walk stays, or returns to the point before or to the one that was looked at last.
     """
-    knobs(variant)
+    variant_named(variant)
     if not isinstance(safe, (bool, np.bool_)):
         raise ValueError(f'safe={safe!r}: need True or False')
     tree = as_tree(x0)
@@ -222,9 +223,9 @@ def rprop(fun: Callable, x0: Any, args: tuple = (), *, jac: Any = True, variant:
     wide, box = init(x, 0.0).step.dtype, box_of(bounds, x, tree)
     x = x if box is None else project(x, box)
     etas, step_sizes = spread_pair('etas', etas, tree, wide), spread_pair('step_sizes', step_sizes, tree, wide)
-    check(0.0, etas, step_sizes)
+    check_ranges(0.0, etas, step_sizes)
     with np.errstate(all='ignore'):
         state = init(x, first_step(x.astype(wide)) if isinstance(lr, str) and lr == 'auto' else spread('lr', lr, tree, wide))
-    if not everywhere((0 < state.step) & (state.step < math.inf)):
+    if not all_true((0 < state.step) & (state.step < math.inf)):
         raise ValueError(f"lr={lr!r}: need 'auto' or 0 < lr <= {namespace(x).finfo(wide).max:.3g}")
     return walk(oracle(fun, jac, args, tree), x, tree, state, box, dict(variant=variant, etas=etas, step_sizes=step_sizes), safe)
