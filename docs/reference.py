@@ -24,8 +24,14 @@ class Entry(NamedTuple):
 
     @property
     def path(self):
-        "The whole name, which is also the anchor of its entry"
+        "The whole name"
         return f'rprop_lit.{self.module}.{self.name}'
+
+    @property
+    def anchor(self):
+        "Where its entry is found; anchors do not tell `Result` from `result` or `LEGAL` from `legal`, so they say what it is"
+        kind = 'class.' if isinstance(self.node, ast.ClassDef) else '' if isinstance(self.node, ast.FunctionDef) else 'constant.'
+        return f'rprop_lit.{self.module}.{kind}{self.name}'
 
 
 def modules(inside=True):
@@ -165,9 +171,14 @@ def invented(node):
     return [] if free else [name for name in described(node) if name not in names]
 
 
+def short(text):
+    "Numbers as people write them: 1e-6 for 1e-06"
+    return re.sub(r'e-0(?=\d\b)', 'e-', text)
+
+
 def cell(text):
     "Text for a cell of a table"
-    return re.sub(r'e-0(?=\d\b)', 'e-', re.sub(r'\s+', ' ', str(text))).replace('|', r'\|').strip()
+    return short(re.sub(r'\s+', ' ', str(text))).replace('|', r'\|').strip()
 
 
 def code(text):
@@ -185,13 +196,13 @@ def call(entry, node):
     "How it is called, as a block of code"
     if isinstance(node, ast.FunctionDef):
         head = ast.unparse(ast.FunctionDef(node.name, node.args, [ast.Pass()], [], node.returns, lineno=0, type_params=[]))
-        return fit(head.split('\n')[0].removesuffix(':'))
+        return fit(short(head.split('\n')[0].removesuffix(':')))
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is None:
             return fit(f"class {node.name}({', '.join(' = '.join(filter(None, (n, d))) for n, _, d in signature(node))})")
         head = ast.unparse(ast.FunctionDef('x', init.args, [ast.Pass()], [], None, lineno=0, type_params=[])).split('\n')[0]
-        return fit(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head).removesuffix(':'))
+        return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head).removesuffix(':')))
     return ast.unparse(node)
 
 
@@ -223,7 +234,10 @@ def body(node):
     shown = parameters(node)
     if shown:
         rows = [[f'`{p.name}`', cell(p.type), code(p.default), cell(p.text)] for p in shown]
-        parts += ['**Parameters**', table(['name', 'type', 'default', 'what it is'], rows)]
+        head = ['name', 'type', 'default', 'what it is']
+        if not any(p.text for p in shown):  # the sentence above says it
+            head, rows = head[:3], [row[:3] for row in rows]
+        parts += ['**Parameters**', table(head, rows)]
     returns = [r for r in doc.many_returns if r.description or r.type_name]
     if returns:
         rows = [[code(r.return_name), cell(r.type_name or ''), cell(r.description or '')] for r in returns]
@@ -249,27 +263,35 @@ def page(module, chapter=None):
         lines.append(f'Explained and proved in {{doc}}`/{chapter}`.')
     if module.startswith('inside.'):
         lines.append('A module of the machine room: it may change without notice.')
+    for name in listed(tree_of(module)):
+        home = home_of(module, name)
+        if home != f'{module}.{name}':
+            there = next(e for e in entries(home.rpartition('.')[0]) if e.name == name)
+            lines += [f'## `{name}`', f'From [`{there.path}`](#{there.anchor}): {summary(there.node)}']
     for entry in entries(module):
         node = entry.node
-        lines += [f'({entry.path})=\n## `{entry.name}`', f'```python\n{call(entry, node)}\n```']
+        lines += [f'({entry.anchor})=\n## `{entry.name}`', f'```python\n{call(entry, node)}\n```']
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             lines.append(body(node))
         for method in entry.methods:
-            lines += [f'({entry.path}.{method.name})=\n### `{entry.name}.{method.name}`', f'```python\n{call(entry, method)}\n```', body(method)]
+            lines += [f'({entry.anchor}.{method.name})=\n### `{entry.name}.{method.name}`', f'```python\n{call(entry, method)}\n```', body(method)]
     return '\n\n'.join(lines) + '\n'
 
 
 def contents():
     "The first page: the names at the top of the package, then the modules"
-    homes = exported()
     nodes = {f'{e.module}.{e.name}': e for module in modules() for e in entries(module)}
-    top = [[f'[`{name}`](#rprop_lit.{home})', f'`rprop_lit.{home.rpartition(".")[0]}`', summary(nodes[home].node)] for name, home in homes.items()]
+    top = [(name, nodes[home]) for name, home in exported().items()]
+    top = [[f'[`{name}`](#{e.anchor})', f'`rprop_lit.{e.module}`', summary(e.node)] for name, e in top]
+
     def rows(names):
         return [[f'[`{name}`]({name}.md)', cell((ast.get_docstring(tree_of(name)) or '').split('\n')[0])] for name in names]
 
     public = modules(inside=False)
     room = [name for name in modules() if name not in public]
-    hidden = '```{toctree}\n:hidden:\n\n' + '\n'.join(public + room) + '\n```'
-    return '\n\n'.join(['# Reference', 'Every public name, from the docstrings of the package. The chapters explain them; this is where to look them up.',
-                        '## `from rprop_lit import`', table(['name', 'module', 'what it is'], top), '## Modules', table(['module', 'what it answers'], rows(public)),
-                        '## Machine room', 'How it is fast and safe. These may change without notice.', table(['module', 'what it answers'], rows(room)), hidden]) + '\n'
+    parts = ['# Reference', 'Every public name, from the docstrings of the package. The chapters explain them; this is where to look them up.',
+             '## `from rprop_lit import`', table(['name', 'module', 'what it is'], top),
+             '## Modules', table(['module', 'what it answers'], rows(public)),
+             '## Machine room', 'How it is fast and safe. These may change without notice.', table(['module', 'what it answers'], rows(room)),
+             '```{toctree}\n:hidden:\n\n' + '\n'.join(public + room) + '\n```']
+    return '\n\n'.join(parts) + '\n'
