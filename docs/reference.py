@@ -165,9 +165,9 @@ def unsaid(node):
 
 
 def invented(node):
-    "Parameters that a docstring describes and the signature does not have; `**` takes any"
+    "Parameters that a function's docstring describes and its signature does not have; `**` takes any, and a class may describe its attributes"
     names = {name for name, _, _ in signature(node)}
-    free = isinstance(node, ast.FunctionDef) and node.args.kwarg
+    free = isinstance(node, ast.ClassDef) or node.args.kwarg
     return [] if free else [name for name in described(node) if name not in names]
 
 

@@ -86,10 +86,11 @@ class Figure {
     root.text('');
     this.status = root.append('p').attr('class', 'status').attr('role', 'status').text('Python is starting; this is a recorded walk.');
     this.charts = root.append('div').attr('class', 'charts');
-    const chart = (kind) => this.charts.append('div').attr('class', `chart ${kind}`).append('svg').attr('role', 'img');
-    this.ground = chart('ground').attr('role', 'group').attr('aria-label', 'The surface from above, the path on it, and the start, which can be moved');
-    this.stepsChart = chart('steps').attr('aria-label', 'Step size of each weight at each step');
-    this.errorChart = chart('error').attr('aria-label', 'Error at each step');
+    const chart = (kind, role, label) => this.charts.append('div').attr('class', `chart ${kind}`).append('svg').attr('role', role).attr('aria-label', label).append('g');
+    this.ground = chart('ground', 'group', 'The surface from above, the path on it, and the start, which can be moved');
+    this.stepsChart = chart('steps', 'img', 'Step size of each weight at each step');
+    this.errorChart = chart('error', 'img', 'Error at each step');
+    this.buildRing(this.d3.select(this.ground.node().ownerSVGElement));
     this.buildScrubber(root);
     this.controls = root.append('div').attr('class', 'controls');
     this.figure.controls.forEach((name) => this.control(name));
@@ -269,10 +270,12 @@ class Figure {
     this.mark();
   }
 
-  frame(svg, ratio, most) {
-    const width = Math.max(240, svg.node().parentNode.clientWidth);
+  frame(svg, ratio, most) { // `svg` is the group that is drawn anew; the ring beside it stays, with its focus and a finger on it
+    const { ownerSVGElement } = svg.node();
+    const width = Math.max(240, ownerSVGElement.parentNode.clientWidth);
     const height = Math.min(most, width * ratio);
-    svg.attr('width', width).attr('height', height).selectAll('*').remove();
+    this.d3.select(ownerSVGElement).attr('width', width).attr('height', height);
+    svg.selectAll('*').remove();
     return [width, height];
   }
 
@@ -358,25 +361,29 @@ class Figure {
     this.places.push({ spots, now: inside.append('circle').attr('class', 'now').attr('r', 7) });
   }
 
-  drawStart(run, place, back) {
-    const { d3, trace } = this;
-    const [cx, cy] = place(run.w[0]);
-    const ring = this.ground.append('circle').attr('class', 'start-ring').attr('r', 11).attr('cx', cx).attr('cy', cy)
-      .attr('tabindex', 0).attr('role', 'slider').attr('aria-label', 'start of the walk; the arrow keys move it')
-      .attr('aria-valuenow', run.w[0][0]).attr('aria-valuetext', trace.names.map((name, i) => `${name} ${shown(run.w[0][i])}`).join(', '));
-    if (this.grip) ring.node().focus({ preventScroll: true });
-    const ends = (w) => w.map((v, i) => Number(Math.min(trace.window[i][1], Math.max(trace.window[i][0], v)).toFixed(3)));
-    ring.call(d3.drag().container(this.ground.node()).on('drag', (event) => {
-      const start = ends(back(event.x, event.y));
-      ring.attr('cx', event.x).attr('cy', trace.window.length === 1 ? cy : event.y);
-      this.set({ start });
-    }));
-    ring.on('focus', () => { this.grip = true; }).on('blur', () => { this.grip = false; }).on('keydown', (event) => {
+  buildRing(svg) {
+    const ends = (w) => w.map((v, i) => {
+      const [low, high] = this.trace.window[i];
+      return Number(Math.min(high, Math.max(low, v)).toFixed(3));
+    });
+    this.ring = svg.append('circle').attr('class', 'start-ring').attr('r', 11)
+      .attr('tabindex', 0).attr('role', 'slider').attr('aria-label', 'start of the walk; the arrow keys move it');
+    this.ring.call(this.d3.drag().container(svg.node()).on('drag', (event) => this.set({ start: ends(this.back(event.x, event.y)) })));
+    this.ring.on('keydown', (event) => {
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
       if (!way) return;
       event.preventDefault();
-      this.set({ start: ends(trace.config.start.map((v, i) => v + (way[i] * (trace.window[i][1] - trace.window[i][0])) / 60)) });
+      const { window, config } = this.trace;
+      this.set({ start: ends(config.start.map((v, i) => v + (way[i] * (window[i][1] - window[i][0])) / 60)) });
     });
+  }
+
+  // put the ring where the walk starts; `back` turns a place on the picture into weights
+  drawStart(run, place, back) {
+    this.back = back;
+    const [cx, cy] = place(run.w[0]);
+    this.ring.attr('cx', cx).attr('cy', cy).attr('aria-valuenow', run.w[0][0])
+      .attr('aria-valuetext', this.trace.names.map((name, i) => `${name} ${shown(run.w[0][i])}`).join(', '));
   }
 
   drawSteps() {

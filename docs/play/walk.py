@@ -181,7 +181,7 @@ def walk(config):
     config = DEFAULTS | config
     config['relative'] = config['surface'] == 'twin'  # the two errors differ in size, and are compared with their first ones
     functions, window, start = surface(config)
-    start = config['start'] or start
+    start = [float(x) for x in config['start'] or start]
     names = ['w'] if len(window) == 1 else ['w₀', 'w₁']
     runs = []
     for label, fun in functions:
