@@ -169,7 +169,7 @@ class Launcher:
                 self.rows.device, self.chunks, np.int32(self.count), *numbers, *flags,
                 np.uint64(0) if error is None else error, self.last, self.ticket))
 
-# %% ../../nbs/inside/50_cuda.ipynb #939044d0
+# %% ../../nbs/inside/50_cuda.ipynb #3ee6070a
 class Cuda:
     "A backend that steps all parameters of a plan on a GPU by one launch"
     def fits(self, weights: list) -> bool:
@@ -180,7 +180,7 @@ class Cuda:
 
     def step(self, plan: Any, ws: list, gs: list, flip: Any) -> None:
         "Make one step, in place"
-        if plan.limits.rowwise or plan.settings.maximize and None in gs:
+        if plan.limits.rowwise:
             return Readable().step(plan, ws, gs, flip)
         arrays, launcher = [on_device(w) for w in ws], launcher_of(plan, ws)
         contiguous = sys.modules['torch'].Tensor.contiguous if plan.tensors else sys.modules['cupy'].ascontiguousarray

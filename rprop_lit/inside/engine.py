@@ -275,11 +275,12 @@ class Compiled:
         "Make one step, in place"
         _step_rows(plan, ws, gs, compiled_kernel(flip))
 
-# %% ../../nbs/inside/45_engine.ipynb #3142e1dc
+# %% ../../nbs/inside/45_engine.ipynb #a6be3589
 def _key(p: Any) -> tuple:
     "What the parameters of one plan have in common"
     w = held(p)
-    return is_tensor(p), namespace(w), type(w), str(w.dtype), str(getattr(w, 'device', ''))
+    device = getattr(w, 'device', None)
+    return is_tensor(p), namespace(w), type(w), str(w.dtype), getattr(device, 'id', device)
 
 def make_plans(group: Group, settings: Settings | None = None) -> list[Plan]:
     "New plans for a group, one for each type, library and device among its parameters"
