@@ -72,7 +72,7 @@ def imported(path):
                 names.add(module)
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.removeprefix('rprop_lit.') for name in names} & {name_of(p) for p in MODULES}
+    return {name.removeprefix('rprop_lit.') for name in names if name.startswith('rprop_lit.')} & {name_of(p) for p in MODULES}
 
 
 @pytest.mark.parametrize('path', MODULES, ids=name_of)
