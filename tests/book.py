@@ -27,7 +27,15 @@ def quiet(bundle):
     for out in bundle:
         if 'text/plain' in out.get('data', {}):
             out['data']['text/plain'] = [re.sub(r' at 0x[0-9a-f]+', '', ''.join(out['data']['text/plain']))]
-    return [out for out in bundle if out.get('name') != 'stderr']
+    return as_jupyter([out for out in bundle if out.get('name') != 'stderr'])
+
+
+def as_jupyter(bundle):
+    "Outputs as Jupyter stores them, text as a list of lines, so that a chapter saved in JupyterLab does not differ"
+    for out in bundle:
+        for part, keys in ((out, ['text']), (out.get('data', {}), [key for key in out.get('data', {}) if key.startswith('text/') or key == 'image/svg+xml'])):
+            part.update({key: ''.join(part[key]).splitlines(True) for key in keys if key in part})
+    return bundle
 
 
 NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'autograd': ['autograd'], 'sympy': ['sympy']}  # flag: what its cells import

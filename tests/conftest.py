@@ -1,4 +1,6 @@
 """What several test files need from pytest."""
+from collections import Counter
+
 import pytest
 
 from rprop_lit.inside.arrays import backend
@@ -12,3 +14,10 @@ def path(request):
     before = backend()
     yield backend(request.param)
     backend(before)
+
+
+def pytest_terminal_summary(terminalreporter):
+    "One line for each reason to skip, with the number of tests; `-rs` shows them one by one"
+    reasons = Counter(report.longrepr[2].removeprefix('Skipped: ') for report in terminalreporter.stats.get('skipped', []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f'SKIPPED {count}: {reason}')
