@@ -137,7 +137,7 @@ class Launcher:
     "What a plan needs for its launches: the table of addresses, the chunks, and places for the error"
     def __init__(self, plan: Any, arrays: list) -> None:
         cupy, self.tensors, self.place = sys.modules['cupy'], plan.tensors, arrays[0].device
-        self.like, self.kind = plan.step, str(plan.kinds[0][0 if plan.tensors else 1]).rpartition('.')[2]
+        self.like, self.kind = plan.step, str(plan.kinds[0][0]).rpartition('.')[2]
         with self.place:
             rows, chunks = tables([a.size for a in arrays], *[[0] * len(arrays)] * 4)
             self.rows, self.chunks, self.count = Table(rows), cupy.asarray(chunks), len(chunks)

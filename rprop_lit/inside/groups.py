@@ -49,7 +49,12 @@ def check_fits(settings: Settings, params: list, labels: list) -> None:
             for p, label in zip(params, labels):
                 check_fit(name, value, p, label)
 
-# %% ../../nbs/inside/42_groups.ipynb #a53dbbd1
+# %% ../../nbs/inside/42_groups.ipynb #62bdafa2
+def _shown(settings: Settings) -> dict:
+    "Settings as items of a group"
+    return {name: getattr(settings, name) for name in NAMES}
+
+# %% ../../nbs/inside/42_groups.ipynb #c7e2ac73
 NAMES = tuple(field.name for field in fields(Settings))
 
 class Group(dict):
@@ -89,6 +94,10 @@ class Group(dict):
             super().update(_shown(settings))
         super().update(new)
 
+    def remember(self, loss: Any) -> None:
+        "Keep the error, for the next step to compare with"
+        super().__setitem__('loss', loss)
+
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
 
@@ -108,11 +117,6 @@ class Group(dict):
     def __setstate__(self, items: dict) -> None:
         dict.update(self, items)
         self.plans, self.planned, self.settings = [], [], Settings(**{name: items[name] for name in NAMES})
-
-# %% ../../nbs/inside/42_groups.ipynb #62bdafa2
-def _shown(settings: Settings) -> dict:
-    "Settings as items of a group"
-    return {name: getattr(settings, name) for name in NAMES}
 
 # %% ../../nbs/inside/42_groups.ipynb #213186ee
 def read_group(group: dict, defaults: dict) -> Group:
