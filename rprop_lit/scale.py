@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tree_sum', 'Sum', 'added', 'Manner', 'piece_sum', 'block_sum', 'Alone', 'FullBatch', 'full_batch']
 
-# %% ../nbs/use/70_scale.ipynb #6cf32531
+# %% ../nbs/use/70_scale.ipynb #502b3b15
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ import numpy as np
 
 from .rule import is_tensor, namespace
 from .inside.cluster import Workers, checked
-from .inside.pieces import Piece, limit_blas, pieces_of, rows_of
+from .inside.pieces import Piece, limit_blas, pieces_of, read, rows_of
 
 # %% ../nbs/use/70_scale.ipynb #a64fea68
 def tree_sum(parts: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
@@ -90,7 +90,7 @@ def _library(piece: Any) -> Any:
     of_cupy = any(kind.__module__.partition('.')[0] == 'cupy' for kind in type(parts[0] if parts else None).__mro__)
     return namespace(parts[0]) if of_cupy else np
 
-# %% ../nbs/use/70_scale.ipynb #4b62ceec
+# %% ../nbs/use/70_scale.ipynb #9f25367b
 class Manner(NamedTuple):
     "How to sum: the user's function, the type of sums (None keeps that of the gradients), and whether rows are counted"
     loss_and_grad: Callable
@@ -100,7 +100,7 @@ class Manner(NamedTuple):
 def piece_sum(manner: Manner, w: Any, piece: Piece) -> Sum:
     "Error and gradient of a piece; RuntimeError names a piece that fails"
     try:
-        data = piece.source()
+        data = read(piece)
         out = manner.loss_and_grad(_over(partial(_moved, xp=_library(data)), w), data)
         if not (isinstance(out, (tuple, list)) and len(out) == 2):
             raise TypeError(f'loss_and_grad returns (error, gradient), not {out!r:.60}')

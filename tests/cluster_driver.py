@@ -63,7 +63,7 @@ def main(folder, address, *words):
     start = np.zeros(COLUMNS) + ('other' in words)
     with contextlib.ExitStack() as stack:
         if address == 'own':
-            address = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs='CRITICAL'))
+            address = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0', silence_logs='CRITICAL'))
         client = stack.enter_context(Client(address))
         f = full_batch(Logistic(flag, 'slow' in words), make(), batch_size=80, client=client)
         r = minimize(f, start, callback=note, options=options)

@@ -6,7 +6,7 @@
 __all__ = ['PATIENCE', 'NOBODY', 'ATTEMPTS', 'checked', 'check_connection', 'block_size', 'on_worker', 'ended', 'failure',
            'Workers']
 
-# %% ../../nbs/inside/68_cluster.ipynb #1f991b42
+# %% ../../nbs/inside/68_cluster.ipynb #a40e7d94
 import asyncio
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from .pieces import Piece, limit_blas, pieces_of
+from .pieces import Piece, limit_blas, pieces_of, read
 
 # %% ../../nbs/inside/68_cluster.ipynb #aa99606e
 def checked(client: Any) -> Any:
@@ -42,15 +42,16 @@ def block_size(pieces: int, threads: int) -> int:
         size *= 2
     return size
 
-# %% ../../nbs/inside/68_cluster.ipynb #9090e787
+# %% ../../nbs/inside/68_cluster.ipynb #809c5e33
 def on_worker(task: Callable, shared: Any, threads: int | None, w: Any, labels: list, *sources: Any) -> Any:
     "Run the task on the pieces of a block"
     limit_blas(threads, needed=False)
-    return task(shared, w, (Piece(*label, source if label[2] == 'file' else partial(_given, source))
-                            for label, source in zip(labels, sources)))
+    return task(shared, w, map(_arrived, labels, sources))
 
-def _given(value: Any) -> Any:
-    return value
+def _arrived(label: tuple, source: Any) -> Piece:
+    "A piece on a worker: a file still to be opened, or data that is there"
+    number, name, kind = label
+    return Piece(number, name, kind, source) if kind == 'file' else Piece(number, name, 'here', lambda: source)
 
 # %% ../../nbs/inside/68_cluster.ipynb #f9efb1dc
 PATIENCE = 60.0

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PIECE_BYTES', 'Piece', 'opened', 'rows_of', 'read_rows', 'rows_per_piece', 'cut', 'is_dask', 'dask_pieces',
-           'pieces_of', 'limit_blas']
+           'pieces_of', 'read', 'limit_blas']
 
-# %% ../../nbs/inside/67_pieces.ipynb #731b321c
+# %% ../../nbs/inside/67_pieces.ipynb #99e67d46
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import count
 from typing import Any, NamedTuple
@@ -154,7 +154,12 @@ def pieces_of(data: Any, batch_size: int | None = None) -> Iterator[Piece]:
     described = _whole_pieces(data, batch_size) if together else _listed_pieces(data, batch_size)
     return map(_numbered, count(), described)
 
-# %% ../../nbs/inside/67_pieces.ipynb #5328cd54
+# %% ../../nbs/inside/67_pieces.ipynb #3eabca48
+def read(piece: Piece) -> Any:
+    "The data of a piece"
+    return piece.source.compute(scheduler='synchronous') if piece.kind == 'dask' else piece.source()
+
+# %% ../../nbs/inside/67_pieces.ipynb #d58231a8
 def limit_blas(threads: int | None, needed: bool = True) -> Callable[[], None]:
     """Let BLAS use this many threads from now on, in this process.
 
@@ -179,5 +184,10 @@ def limit_blas(threads: int | None, needed: bool = True) -> Callable[[], None]:
         return lambda: None
     if not find_spec('threadpoolctl'):
         raise ImportError(f"threads={threads} needs threadpoolctl: pip install 'rprop_lit[dask]', or set OMP_NUM_THREADS before Python starts")
-    from threadpoolctl import threadpool_limits
-    return threadpool_limits(limits=threads, user_api='blas').restore_original_limits
+    return _pools().limit(limits=threads, user_api='blas').restore_original_limits
+
+@cache
+def _pools() -> Any:
+    "The libraries that are loaded in this process when it is first asked; to look for them takes milliseconds"
+    from threadpoolctl import ThreadpoolController
+    return ThreadpoolController()
