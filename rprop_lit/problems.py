@@ -96,7 +96,7 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
 
 # %% ../nbs/idea/00_problems.ipynb #f6ebf830
 def rosenbrock(n: int = 2) -> Problem:
-    "Rosenbrock's curved valley in `n` weights (Rosenbrock 1960), from his start (-1.2, 1, ...); its minimum, 0, is at all ones"
+    "Rosenbrock's curved valley in `n` weights (1960), from his start (-1.2, 1, ...); its minimum, 0, is at all ones"
     def fun(w):
         bend, off = w[1:] - w[:-1]**2, 1 - w[:-1]
         g = np.zeros_like(w)
@@ -116,7 +116,7 @@ def plateau() -> Problem:
 
 # %% ../nbs/idea/00_problems.ipynb #e8320f90
 def saddle() -> Problem:
-    "A saddle, x^2 - y^2 + y^4/4, from a millionth beside the ridge; its minima, -1, are at (0, -sqrt 2) and (0, sqrt 2)"
+    "A saddle, x^2 - y^2 + y^4/4, from a millionth beside the ridge; its minima, -1, are at (0, +-sqrt 2)"
     def fun(w):
         x, y = w
         return x * x - y * y + y**4 / 4, np.array([2 * x, y**3 - 2 * y], dtype=w.dtype)

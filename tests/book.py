@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,13 +30,26 @@ def quiet(bundle):
     return [out for out in bundle if out.get('name') != 'stderr']
 
 
+NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'autograd': ['autograd'], 'sympy': ['sympy']}  # flag: what its cells import
+
+
 def flags():
-    "Cells with these flags are not run: nbdev's `tst_flags`, without `cuda` where there is a GPU"
+    "Cells with these flags are not run: nbdev's `tst_flags`, without those whose libraries are installed, and without `cuda` where there is a GPU"
     from configparser import ConfigParser
 
     ini = ConfigParser(delimiters=['='])
     ini.read(ROOT / 'settings.ini', encoding='utf-8')
-    return set(ini['DEFAULT']['tst_flags'].split()) - ({'cuda'} if has_gpu() else set())
+    there = {flag for flag, names in NEEDS.items() if all(map(find_spec, names))} | ({'cuda'} if has_gpu() else set())
+    return set(ini['DEFAULT']['tst_flags'].split()) - there
+
+
+def left_out(path):
+    "Flags of a notebook's cells whose libraries are missing here"
+    import json
+
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    found = {flag for cell in cells for flag in re.findall(r'^#\|\s*(\S+)', ''.join(cell['source']), re.M)}
+    return sorted(found & flags() & NEEDS.keys())
 
 
 def execute(path):

@@ -38,7 +38,7 @@ ABOUT = {
         'variants': {
             'signs': 'remembered sign after each step: -1, 0 or 1',
             'steps': 'step size after each step',
-            'moves': 'what is added to the weight at each step; not moving is written 0x0p+0, and -0.0 is as good',
+            'moves': 'what is added to the weight at each step; not moving is -0x0p+0, that is -0.0, and 0.0 is as good',
             'weights': 'weight after each step: (weight + move) rounded once to dtype',
         },
     },
@@ -112,9 +112,13 @@ def streams(dtype):
         'gradients': [1, INF, INF, -INF, -1, -1, INF], 'errors': falling(7), 'origin': 'convention'}
     yield 'error not finite', 'convention: irprop+ takes the last move back, halves the step and forgets the sign; others do not look', {
         'gradients': [1, 1, 1, 1, -1, -1, -1], 'errors': [5, 4, NAN, 3, INF, 2, 1], 'origin': 'convention'}
+    yield 'pitfalls', ('convention: a first step below the floor, a gradient of 1e-50, one of NaN, infinite ones, a tie of errors, '
+                       'two errors in a row that are not finite, an error that rose'), {
+        'gradients': [1, 1e-50, 1, NAN, INF, -1, -1, -1, -1, -INF, 1, 1], 'errors': [5, 4, 3, 2, 1, 1, .5, NAN, INF, .6, .7, .6],
+        'lr': .01, 'step_sizes': (.1, 50.0), 'origin': 'convention'}
 
 
-def walk(variant, gradients, errors, start, lr, etas, step_sizes, types):
+def walked(variant, gradients, errors, start, lr, etas, step_sizes, types):
     "Signs, steps, moves, weights of one variant, by `update_one` and nothing else"
     forget, undo = VARIANTS[variant]
     weight, wide = types
@@ -123,14 +127,14 @@ def walk(variant, gradients, errors, start, lr, etas, step_sizes, types):
     rows = []
     for g, error in zip(map(weight, gradients), errors, strict=True):
         if undo == 'if worse' and not math.isfinite(error):  # the whole last move is taken back, flip or not
-            dw, sign, step = sign * step, 0, min(max(step * eta_minus, lo), hi)
+            dw, sign, step = -(-sign * step), 0, min(max(step * eta_minus, lo), hi)
         else:
             back = undo == 'always' or (undo == 'if worse' and error > before)
             dw, sign, step = update_one(g, sign, step, forget, back, eta_minus, eta_plus, lo, hi)
             before = error
         assert type(step) is wide and type(wide(dw)) is wide
         w = weight(w + wide(dw))
-        rows.append((sign, step, dw + 0.0, w))
+        rows.append((sign, step, dw, w))
     return dict(zip(('signs', 'steps', 'moves', 'weights'), map(list, zip(*rows, strict=True)), strict=True))
 
 
@@ -148,7 +152,7 @@ def traces():
             case = dict({'lr': 0.1, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), 'start': 0.0, 'origin': 'papers'}, **given)
             case.setdefault('errors', falling(len(case['gradients'])))
             origin = case.pop('origin')
-            ways = {v: walk(v, types=types, **case) for v in VARIANTS}
+            ways = {v: walked(v, types=types, **case) for v in VARIANTS}
             yield {'name': name, 'shows': shows, 'origin': origin, 'dtype': dtype, 'step_dtype': np.dtype(types[1]).name,
                        'lr': text(types[1](case['lr'])), 'start': text(case['start']),
                        'etas': [text(types[1](x)) for x in case['etas']], 'step_sizes': [text(types[1](x)) for x in case['step_sizes']],
