@@ -22,6 +22,8 @@ from rprop_lit import minimize
 from rprop_lit.scale import full_batch
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.timeout(400)  # processes are started, on machines that may be busy
+dask.config.set({'distributed.deploy.lost-worker-timeout': '300s'})  # a LocalCluster gives a worker up that does not come back for so long
 ROWS, COLUMNS, BATCH = 960, 5, 80
 KINDS = ['arrays', 'paths', 'list of files', 'list of arrays', 'iterable', 'dask arrays', 'delayed']
 
@@ -199,14 +201,19 @@ def test_all_workers_are_killed_between_two_evaluations(alone):
         assert walk(f, callback=kill)[0] == alone
 
 
-def test_a_piece_that_kills_every_worker_is_named():
+@pytest.mark.parametrize('kind', ['files', 'arrays'])
+def test_a_piece_that_kills_every_worker_is_named(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr('rprop_lit.inside.cluster.ATTEMPTS', 2)
     def deadly(w, piece):
-        if piece == 3:
+        if piece.shape == (3,):
             os.kill(os.getpid(), signal.SIGKILL)
         return 0.0, w
-    with start(2) as cluster, Client(cluster) as client:
-        f = full_batch(deadly, list(range(5)), client=client)
-        with pytest.raises(RuntimeError, match='pieces? 3|attempts'):
+    for i in range(5):
+        np.save(tmp_path / f'{i}.npy', np.zeros(i))
+    data = [tmp_path / f'{i}.npy' if kind == 'files' else np.zeros(i) for i in range(5)]
+    with dask.config.set({'distributed.scheduler.allowed-failures': 1}), start(2) as cluster, Client(cluster) as client:
+        f = full_batch(deadly, data, client=client)
+        with pytest.raises(RuntimeError, match='pieces 3 to 3'):
             f(np.zeros(1))
 
 
@@ -238,6 +245,21 @@ def test_a_client_that_is_closed():
             f(np.zeros(COLUMNS))
         with pytest.raises(ConnectionError, match='the Dask client is closed'):
             full_batch(logistic, make(), client=client)
+
+
+def test_the_cell_of_the_chapter(tmp_path):
+    # chapter 70 shows how a cluster is used in a cell that is not executed with the page
+    cells = json.loads((HERE.parent / 'nbs' / 'use' / '70_scale.ipynb').read_text(encoding='utf-8'))['cells']
+    sources = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
+    cell, = [source for source in sources if '#| eval: false' in source]
+    X, y = make()
+    X = np.tile(X, 4)  # the chapter's weights are twenty
+    np.save(tmp_path / 'X.npy', X)
+    np.save(tmp_path / 'y.npy', y)
+    space = {'minimize': minimize, 'full_batch': full_batch, 'np': np, 'folder': tmp_path, 'logistic': logistic}
+    exec(cell, space)
+    here = minimize(full_batch(logistic, (X, y), batch_size=10_000, mean=True, threads=1), np.zeros(20))
+    assert bits(space['fitted'].x) == bits(here.x) and (tmp_path / 'fit.npz').exists()
 
 
 def test_what_is_no_client():
