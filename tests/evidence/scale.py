@@ -70,14 +70,13 @@ def large():
         sys.exit('less than 12 GB are free: the data needs 4')
     try:
         start = time.perf_counter()
-        truth = generate(folder, ROWS)
+        generate(folder, ROWS)
         print(f'generated in {time.perf_counter() - start:.0f} s', flush=True)
         size = sum(path.stat().st_size for path in folder.iterdir())
         runs = [json.loads(subprocess.run([sys.executable, __file__, where, str(folder)], check=True, capture_output=True, text=True).stdout) for where in ('alone', 'workers')]
     finally:
         shutil.rmtree(folder)
-    found = np.array([float.fromhex(x) for x in runs[0]['weights']])
-    return {'rows': ROWS, 'columns': COLUMNS, 'bytes': size, 'steps': STEPS, 'off': round(float(abs(found - truth).max()), 4), 'runs': runs}
+    return {'rows': ROWS, 'columns': COLUMNS, 'bytes': size, 'steps': STEPS, 'runs': runs}
 
 
 # ---- costs
