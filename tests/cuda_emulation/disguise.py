@@ -57,8 +57,8 @@ class Disguised(torch.Tensor):
         result = super().__torch_function__(function, types, args, kwargs)
         if name in ('cpu', 'numpy', 'tolist', 'item'):
             return result.as_subclass(torch.Tensor) if isinstance(result, torch.Tensor) else result
-        if isinstance(result, Disguised):
-            adopt(result)
+        if isinstance(result, torch.Tensor) and (name == '__get__' or isinstance(result, Disguised)):
+            return disguised(result)  # what backward() put into `.grad` is on the device as well
         return result
 
     def __dlpack__(self, **how):
