@@ -117,7 +117,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (irprop+, irprop-).
     """
     sign, step, before = State(*state)
-    lo, hi = (min(limit, sys.float_info.max) for limit in step_sizes)
+    lo, hi = (sys.float_info.max if limit == math.inf else limit for limit in step_sizes)
     flip = flip_for(variant, error, before)
     if flip.retreat:
         dw = step if sign > 0 else -step if sign < 0 else -0.0

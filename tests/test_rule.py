@@ -1,6 +1,7 @@
 """The rule on whole arrays is the scalar rule on each element, exactly: variant x type x shape x factors."""
 import json
 import math
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from streams import ETAS, VARIANTS, bits, errors, gradients
 
 import rprop_lit
 from rprop_lit import rule
-from rprop_lit.rule import State, init, namespace, sign_of, update_one
 from rprop_lit.inside.settings import check_ranges
-from rprop_lit.variants import Flip, cast_pair, flip_for, retreat, update, variant_named
+from rprop_lit.rule import State, init, namespace, sign_of, update_one
+from rprop_lit.variants import Flip, cast_pair, flip_for, retreat, step_one, update, variant_named
 
 LIMITS = (1e-6, 50.0)
 
@@ -217,3 +218,41 @@ def test_per_element_settings():
             pair = dict(etas=(etas[0][i], etas[1][i]), step_sizes=(limits[0][i], limits[1][i]))
             one, alone[i] = update(g[i:i + 1], alone[i], variant='irprop-', **pair)
             assert bits(one) == bits(dw[i:i + 1]) and bits(alone[i].step) == bits(state.step[i:i + 1])
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_step_one_walks_every_trace(variant, dtype):
+    real, number, walked = np.dtype(dtype).type, float.fromhex, 0
+    for trace in json.loads((Path(rule.__file__).parent / 'data' / 'traces.json').read_text())['traces']:
+        if trace['dtype'] != dtype:
+            continue
+        top = float(np.finfo(dtype).max)
+        etas, limits = ([real(min(number(x), top)) for x in trace[key]] for key in ('etas', 'step_sizes'))
+        state, known = rule.State(0, real(number(trace['lr']))), trace['variants'][variant]
+        for g, error, dw, sign, step in zip(trace['gradients'], trace['errors'], known['moves'], known['signs'], known['steps'], strict=True):
+            move, state = step_one(variant, real(number(g)), number(error), state, etas, limits)
+            assert float(move).hex() == number(dw).hex() and state.sign == sign and float(state.step) == number(step)
+        walked += 1
+    assert walked >= 24
+
+
+def test_step_one_at_the_edges():
+    largest = sys.float_info.max
+    assert step_one('rprop-', 1.0, None, (1, largest), step_sizes=(0, math.inf)) == (-largest, rule.State(1, largest))
+    assert step_one('IRPROP+', 1.0, math.nan, (-1, 0.5, 2.0)) == (-0.5, rule.State(0, 0.25, 2.0))
+    assert str(step_one('irprop+', 1.0, math.inf, (0, 0.5, 2.0))[0]) == '-0.0'
+    assert step_one('irprop-', 1.0, math.nan, (1, 50.0)) == (-50.0, rule.State(1, 50.0))
+    with pytest.raises(ValueError, match='first step: start where'):
+        step_one('irprop+', 1.0, math.inf, (0, 0.1))
+
+
+def test_a_library_without_the_standard_is_recognised(monkeypatch):
+    library = type(sys)('cupy')
+    monkeypatch.setitem(sys.modules, 'cupy', library)
+    kind = type('ndarray', (), {'dtype': np.dtype(float), '__module__': 'cupy'})
+    assert rule.namespace(kind()) is library
+    assert rule.namespace(np.float32(1)) is np
+    for thing in (np.random.default_rng(), 1.0, [1.0]):
+        with pytest.raises(TypeError, match='is not an array'):
+            rule.namespace(thing)

@@ -1,9 +1,17 @@
 """The solver: the same bits as the optimizer, honest stops, bounds never left, and clear outcomes for bad input."""
+import doctest
+import importlib
+import io
 import json
 import math
+import os
+import re
+import signal
 import subprocess
 import sys
-from collections import namedtuple
+import time
+import warnings
+from collections import OrderedDict, namedtuple
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +25,9 @@ import classics  # noqa: E402
 
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
 from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
-from rprop_lit.inside.shapes import same  # noqa: E402
+from rprop_lit.inside.options import STOPS, read_options  # noqa: E402
+from rprop_lit.inside.differences import slopes_by_differences  # noqa: E402
+from rprop_lit.inside.shapes import as_tree, same, space_of, spread  # noqa: E402
 from rprop_lit.solver import Result, Trace, minimize, scipy_method  # noqa: E402
 from rprop_lit.inside.walk import rprop  # noqa: E402
 
@@ -426,7 +436,7 @@ def test_none_is_the_default():
 
 @pytest.mark.parametrize('x0, kind, match', [
     ([math.nan], ValueError, r'x0=\[nan\] is not finite'), ([math.inf], ValueError, 'x0=.*not finite'), (None, TypeError, 'x0 is of type object'),
-    ([None], TypeError, 'x0 is of type object'), (['1', '2'], TypeError, 'x0 is of type <U1'), ({'a': 1}, TypeError, 'x0'), ([1j], TypeError, 'pairs of reals'),
+    ([None], TypeError, 'x0 is of type object'), (['1', '2'], TypeError, 'x0 is of type <U1'), ({'a': 1j}, TypeError, 'x0 is of type complex'), ({}, ValueError, 'empty'), ([1j], TypeError, 'pairs of reals'),
     (np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, 'none of them masked'), ([np.ones(2), np.array(math.nan)], ValueError, 'not finite')])
 def test_a_bad_start_is_called_so(x0, kind, match):
     with pytest.raises(kind, match=match):
@@ -529,15 +539,134 @@ def test_forms_of_jac():
     assert abs(minimize(lambda x, a: square(x - a), [3.0], args=1.0).x[0] - 1) < 1e-5
 
 
-@pytest.mark.parametrize('jac', [None, False, '2-point'])
-def test_no_gradient_is_a_clear_error(jac):
-    with pytest.raises(ValueError, match='Rprop needs gradients.*jac=True'):
-        minimize(lambda x: (x * x).sum(), [1.0], jac=jac)
+@pytest.mark.parametrize('jac', ['4-point', 'CS', 3, [1.0], 1.5, b'cs'])
+def test_what_is_no_way_to_a_gradient_is_named(jac):
+    with pytest.raises(ValueError, match=f"{re.escape(f'jac={jac!r}')}: need True where fun returns.*'2-point'.*'3-point' or 'cs'"):
+        minimize(never, [1.0], jac=jac)
 
 
 def test_a_function_without_its_gradient():
-    with pytest.raises(TypeError, match=r'returns \(error, gradient\)'):
+    with pytest.raises(TypeError, match=r"returns \(error, gradient\).*jac='2-point' computes a gradient"):
         minimize(lambda x: (x * x).sum(), [1.0])
+
+
+def test_args_reach_fun_and_jac_alike():
+    seen = []
+    minimize(lambda x, a, b: ((x - a)**2).sum() + b, [3.0], args=(1.0, 5.0), jac=lambda x, a, b: seen.append((a, b)) or 2 * (x - a))
+    assert set(seen) == {(1.0, 5.0)}
+    for jac in (True, None, '3-point', 'cs'):
+        fun = lambda x, a: square(x - a) if jac is True else ((x - a)**2).sum()  # noqa: E731
+        assert abs(next(p for p in rprop(fun, [3.0], args=2.0, jac=jac) if p.optimality < 1e-6).x[0] - 2) < 1e-5
+
+
+# ---- gradients by differences
+
+def moonlit(x):
+    "A smooth function of three coordinates, for real and for complex numbers"
+    return np.exp(x[0]) * np.sin(x[1]) + x[2]**3 / 7 - x[0] * x[2]
+
+
+BOXES = {'none': (-math.inf, math.inf), 'wide': (-2e3, 2e3), 'at the upper': (-2e3, None), 'at the lower': (None, 2e3), 'narrow': ('x-1e-9', 'x+3e-9'),
+         'narrow below': ('x-3e-9', 'x+1e-9'), 'near': ('x-1e-6', 'x+1e-4')}
+
+
+@pytest.mark.parametrize('box', BOXES)
+@pytest.mark.parametrize('method', ['2-point', '3-point', 'cs'])
+def test_differences_are_those_of_scipy(method, box):
+    for x in np.random.default_rng(0).normal(size=(20, 3)) * [1, 1, 300]:
+        low, high = ((x.copy() if b is None else x + float(b[1:]) if isinstance(b, str) else np.full(3, b)) for b in BOXES[box])
+        seen = []
+        theirs = optimize._numdiff.approx_derivative(moonlit, x, method=method, bounds=(low, high)) if hasattr(optimize, '_numdiff') else None
+        g, calls = slopes_by_differences(lambda y: seen.append(y) or moonlit(y), x, float(moonlit(x)), method, None if box == 'none' else (low, high))
+        assert calls == len(seen) and g.dtype == float
+        assert all((low <= y.real).all() and (y.real <= high).all() for y in seen)
+        exact = np.array([np.exp(x[0]) * np.sin(x[1]) - x[2], np.exp(x[0]) * np.cos(x[1]), 3 * x[2]**2 / 7 - x[0]])
+        if 'narrow' not in box:  # there rounding is all that is left
+            assert np.allclose(g, exact, rtol=1e-4, atol=1e-4 * abs(exact).max())
+        if theirs is not None and 'narrow' not in box:
+            assert np.allclose(g, theirs, rtol=1e-9, atol=0) if box == 'near' else (g == theirs).all()
+
+
+@pytest.mark.parametrize('method, each', [('2-point', 1), ('3-point', 2), ('cs', 1), (None, 1), (False, 1)])
+def test_evaluations_for_differences_are_counted(method, each):
+    calls = []
+    r = minimize(lambda x: calls.append(1) or ((x - [1, 2])**2).sum(), [3.0, 5.0], jac=method)
+    assert r.success and abs(r.x - [1, 2]).max() < 1e-5 and r.nfev == len(calls) == r.njev * (1 + 2 * each)
+
+
+@pytest.mark.parametrize('method', ['2-point', '3-point'])
+def test_differences_stay_within_bounds_all_the_way(method):
+    def fun(x):
+        assert 0 <= x[0] <= 1e-3 and x[1] == 2 and -math.inf < x[2] <= 3, x
+        return (x[0] - 5)**2 + (x[1] - 7)**2 + (x[2] - 4)**2
+
+    calls = []
+    r = minimize(lambda x: calls.append(1) or fun(x), [0.0, 2.0, 0.0], jac=method, bounds=[(0, 1e-3), (2, 2), (None, 3)])
+    assert r.success and r.x.tolist() == [1e-3, 2, 3] and r.jac[1] == 0
+    assert len(calls) == r.nfev == r.njev * (1 + (4 if method == '3-point' else 2))  # the fixed coordinate costs nothing
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize('method', ['2-point', '3-point', 'cs'])
+def test_differences_in_any_type(method, dtype):
+    kinds = set()
+
+    def fun(x):
+        kinds.add(x.dtype)
+        return (x * x).sum()
+
+    r = minimize(fun, np.array([1.0, -2.0], dtype), jac=method, tol=0.1)
+    assert r.success and r.x.dtype == dtype and abs(r.x).max() < 0.1
+    assert kinds == {np.dtype(dtype)} if method != 'cs' else np.result_type(dtype, np.complex64) in kinds
+
+
+def test_differences_of_a_structure():
+    r = minimize(lambda m: (m['a'] - 1)**2 + ((m['b'] - 2)**2).sum(), {'a': 0.0, 'b': np.zeros((2, 2))}, jac='3-point')
+    assert r.success and abs(r.x['a'] - 1) < 1e-5 and abs(r.x['b'] - 2).max() < 1e-5 and r.jac['b'].shape == (2, 2)
+
+
+def test_a_complex_step_that_is_lost_is_an_error():
+    with pytest.raises(TypeError, match="jac='cs': fun returned .* must carry their imaginary part"):
+        minimize(lambda x: (abs(x)**2).sum(), [1.0], jac='cs')
+    assert minimize(lambda x: complex(x[0] * x[0]) if x.dtype == complex else float(x[0] * x[0]), [1.0], jac='cs').success
+
+
+def test_differences_where_the_error_is_no_number():
+    calls = []
+
+    def cliff(x):
+        calls.append(x[0])
+        with np.errstate(all='ignore'):
+            return float(x[0] - np.log(x[0]))
+
+    r = minimize(cliff, [50.0], jac='2-point')
+    assert r.success and abs(r.x[0] - 1) < 1e-4 and r.nfev == len(calls) < 2 * r.njev  # no slope is sought where there is none
+    with pytest.raises(ValueError, match='x0: the error there is nan'):
+        minimize(lambda x: math.nan, [1.0], jac='2-point')
+
+
+def test_rosenbrock_by_differences_ends_where_the_gradient_leads():
+    fun = lambda x: rosenbrock().fun(x)[0]  # noqa: E731
+    for jac in ('2-point', '3-point', 'cs'):
+        r = minimize(fun if jac != 'cs' else lambda x: 100 * (x[1] - x[0]**2)**2 + (1 - x[0])**2, [-1.2, 1.0], jac=jac, options={'ftol': 0, 'gtol': 1e-3})
+        assert r.success and abs(r.x - 1).max() < 5e-3
+
+
+def test_torch_gradients_bring_no_warning():
+    torch = pytest.importorskip('torch')
+
+    def fun(x):
+        w = torch.tensor(x, requires_grad=True)
+        error = (w * w).sum()
+        error.backward()
+        return error, w.grad
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        r = minimize(fun, [3.0, 4.0])
+        half = minimize(lambda x: ((x * x).sum(), torch.tensor(2 * x).bfloat16()), np.ones(2, np.float32), tol=1e-2)
+        alone = minimize(lambda x: (x * x).sum(), [3.0], jac=lambda x: torch.tensor(2 * x))
+    assert r.success and half.success and alone.success and r.x.tolist() == minimize(square, [3.0, 4.0]).x.tolist()
 
 
 # ---- stopping
@@ -729,8 +858,23 @@ def test_scipy_features_that_rprop_lacks():
         optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=optimize.LinearConstraint(np.eye(1), 0, 1))
     with pytest.warns(RuntimeWarning, match='hess'):
         optimize.minimize(square, [3.0], jac=True, method=scipy_method, hess=lambda x: 2 * np.eye(1))
-    with pytest.raises(ValueError, match='Rprop needs gradients'):
-        optimize.minimize(lambda x: (x * x).sum(), [3.0], method=scipy_method)
+    assert optimize.minimize(lambda x: (x * x).sum(), [3.0], method=scipy_method).success  # by differences, as SciPy's own
+
+
+def test_a_warning_points_to_the_users_line():
+    with pytest.warns(RuntimeWarning, match='constraints') as caught:
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=({'type': 'eq', 'fun': lambda x: x[0] - 1},))
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_options_that_scipy_hands_over(capsys):
+    walks = {v: optimize.minimize(rosenbrock().fun, [-1.2, 1.0], jac=True, method=scipy_method, options={'variant': v, 'maxiter': 50}) for v in VARIANTS}
+    assert len({r.fun for r in walks.values()}) == 4
+    for variant, r in walks.items():
+        assert r.x.tolist() == minimize(rosenbrock().fun, [-1.2, 1.0], variant=variant, options={'maxiter': 50}).x.tolist()
+    capsys.readouterr()
+    optimize.minimize(square, [3.0], jac=True, method=scipy_method, options={'disp': True})
+    assert 'steps' in capsys.readouterr().err
 
 
 CODE = """
@@ -745,7 +889,7 @@ print(type(r).__module__, *sorted(r))
 """
 
 
-@pytest.mark.parametrize('before, module', [('', 'scipy'), ("sys.modules['scipy'] = None", 'rprop_lit.solver')])
+@pytest.mark.parametrize('before, module', [('', 'scipy'), ("sys.modules['scipy'] = None", 'rprop_lit.inside.results')])
 def test_imports_are_lazy_and_scipy_is_optional(before, module):
     done = subprocess.run([sys.executable, '-c', CODE.format(before=before)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
@@ -979,9 +1123,42 @@ def test_options_may_come_as_pairs():
     assert minimize(square, [3.0], options=[('maxiter', 3)]).nit == 3
 
 
-def test_a_dictionary_is_no_start():
-    with pytest.raises(TypeError, match=r'x0 is a dict.*list\(x0\.values\(\)\)'):
-        minimize(square, {'a': np.zeros(2)})
+class Named(dict):
+    "A dictionary of the user's own kind"
+
+
+@pytest.mark.parametrize('kind', [dict, Named, OrderedDict])
+def test_a_dictionary_comes_back_as_it_was(kind):
+    def fun(m):
+        assert type(m) is kind and list(m) == ['b', 'a'] and m['a'].shape == (2, 2)
+        return (m['a']**2).sum() + (m['b'] - 1)**2, {'a': 2 * m['a'], 'b': 2 * (m['b'] - 1)}  # in another order
+
+    x0 = kind(b=0.0, a=np.ones((2, 2)))
+    r = minimize(fun, x0, bounds=[(0, 9)] + [(-1, 1)] * 4, options={'lr': {'a': 0.1, 'b': 0.2}, 'trace': True})
+    assert r.success and type(r.x) is kind and list(r.x) == list(r.jac) == ['b', 'a'] and r.x['a'].shape == (2, 2)
+    assert abs(r.x['b'] - 1) < 1e-5 and abs(r.x['a']).max() < 1e-5 and r.trace[1].x['b'] == 0.2 and r.trace[1].x['a'][0, 0] == 0.9
+    assert x0['b'] == 0.0 and (x0['a'] == 1).all()
+
+
+@pytest.mark.parametrize('g, said', [({'a': 1.0}, r"expected a dict with \['a', 'b'\], as in x0, not a dict with \['a'\]"),
+                                     ({'a': 1.0, 'b': 1.0, 'c': 1.0}, 'not a dict with'), ([1.0, 1.0], 'not a list'), (np.ones(2), 'not a ndarray')])
+def test_a_gradient_of_a_dictionary_has_its_names(g, said):
+    with pytest.raises(ValueError, match=said):
+        minimize(lambda m: (1.0, g), {'a': 1.0, 'b': 2.0})
+
+
+def test_nested_structures_come_back_as_they_were():
+    def fun(m):
+        (a, b), rest = m
+        return (a**2).sum() + (b**2).sum() + rest['c']**2, [[2 * a, 2 * b], {'c': 2 * rest['c']}]
+
+    r = minimize(fun, [[np.ones(2), [3.0]], {'c': 1.0}])
+    assert r.success and [type(part) for part in r.x] == [list, dict] and [part.shape for part in r.x[0]] == [(2,), (1,)]
+    ragged = minimize(lambda m: ((m[0]**2).sum() + (m[1]**2).sum(), [2 * m[0], 2 * m[1]]), [[1.0, 2.0], [3.0]])
+    assert ragged.success and type(ragged.x) is list and [part.shape for part in ragged.x] == [(2,), (1,)]
+    assert minimize(square, [[1.0, 2.0], [3.0, 4.0]]).x.shape == (2, 2)
+    pair = minimize(lambda m: ((m[0]**2).sum() + (m[1]**2).sum(), [2 * m[0], 2 * m[1]]), (np.ones(1), np.ones(1)))
+    assert type(pair.x) is tuple
 
 
 def test_tensors_in_a_list_are_refused_as_one_is():
@@ -1023,3 +1200,371 @@ def test_without_scipy_entries_and_attributes_are_one_thing():
     assert r['x'] == r.x == 5 and 'fun' not in r and dir(r) == ['x']
     with pytest.raises(AttributeError, match='fun'):
         r.fun
+
+
+# ---- results people can hold
+
+def test_a_trace_is_a_sequence_with_columns():
+    r = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60})
+    trace = r.trace
+    assert len(trace) == 61 == len(list(trace)) and trace[0].fun == trace.errors[0] and [p.nit for p in trace[-2:]] == [59, 60]
+    columns = trace.to_dict()
+    assert {len(column) for column in columns.values()} == {61} and columns['error'] == trace.errors and columns['nit'] == list(range(61))
+    assert [i - 1 for i, u in enumerate(columns['undone']) if u] == trace.undone != []
+    for row, p in zip(zip(*columns.values()), take(61, rprop(rosenbrock().fun, [-1.2, 1.0]))):
+        kept = dict(zip(columns, row))
+        assert (kept['nfev'], kept['error'], kept['largest_gradient'], kept['smallest_step'], kept['largest_step']) == (p.nfev, p.fun, p.optimality, *p.span)
+        assert kept['x'].tolist() == p.x.tolist() and kept['step'].tolist() == p.step.tolist()
+    assert repr(trace) == 'Trace(61 points, errors 24.2 to 3.78)' and repr(Trace()) == 'Trace(0 points)' and Trace().to_dict()['nit'] == []
+
+
+def test_a_trace_becomes_a_table():
+    pandas = pytest.importorskip('pandas', reason='pandas is not installed')
+    for x0 in ([3.0, 4.0], 3.0, [np.ones((2, 2)), np.ones(3)]):
+        fun = square if not isinstance(x0, list) or isinstance(x0[0], float) else lambda m: (sum((a * a).sum() for a in m), [2 * a for a in m])
+        trace = minimize(fun, x0, options={'trace': True, 'maxiter': 7}).trace
+        table = pandas.DataFrame(trace.to_dict())
+        assert len(table) == 8 and table['error'].tolist() == trace.errors and table['nit'].tolist() == list(range(8))
+
+
+def test_a_trace_draws_itself():
+    plt = pytest.importorskip('matplotlib.pyplot')
+    trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
+    ax = trace.plot(label='mine')
+    line, = ax.get_lines()
+    assert line.get_ydata().tolist() == trace.errors and ax.get_yscale() == 'log' and line.get_label() == 'mine'
+    assert trace.plot(ax) is ax and len(ax.get_lines()) == 2
+    plt.close('all')
+
+
+def test_a_result_looks_like_scipys():
+    fields = dict(message='gtol', success=True, fun=1.5, x=np.array([[1.0], [2.0]]), nit=3)
+    ours, theirs = repr(Result(fields)), repr(optimize.OptimizeResult(fields))
+    assert ours.splitlines()[:3] == theirs.splitlines()[:3] and ours.splitlines()[-1] == theirs.splitlines()[-1]
+    assert repr(Result()) == ''
+
+
+TYPED = '''
+from typing import Any
+import numpy as np
+from rprop_lit import minimize, rprop
+from rprop_lit.solver import Trace, scipy_method
+from rprop_lit.conformance import check, ours
+def bowl(x: np.ndarray) -> tuple[float, np.ndarray]:
+    return float(x @ x), 2 * x
+result = minimize(bowl, [3.0, 4.0], options={'lr': 0.1, 'gtol': 1e-6, 'trace': True}, variant='irprop-')
+error: float = result.fun + 1
+steps: int = result.nit + result.status
+text: str = result.message
+trace: Trace = result.trace
+for point in rprop(bowl, {'a': 1.0}, lr='auto', etas=(0.5, 1.2), jac=None):
+    nearer: float = point.fun + point.span[0]
+variant: str = check(ours('irprop-')).variant
+'''
+MISTYPED = {"rprop(bowl, [1.0], lr='no')": 'arg-type', "minimize(bowl, [1.0], options={'lr': 'no'})": 'arg-type', "minimize(bowl, [1.0], variant='irprop')": 'arg-type',
+            "minimize(bowl, [1.0], options={'gtoll': 1})": 'arg-type', "result.fun.y": 'attr-defined', "result.fun + 'a'": 'operator',
+            "minimize(bowl, [1.0], tol='1e-3')": 'arg-type', "minimize(3, [1.0])": 'arg-type'}
+
+
+def test_types_are_known_to_a_type_checker(tmp_path):
+    pytest.importorskip('mypy', reason='mypy is not installed')
+    (tmp_path / 'good.py').write_text(TYPED)
+    for i, line in enumerate(MISTYPED):
+        (tmp_path / f'bad{i}.py').write_text(TYPED + line + '\n')
+    env = dict(os.environ, MYPYPATH=str(Path(__file__).parent.parent))
+    done = subprocess.run([sys.executable, '-m', 'mypy', '--strict', '--ignore-missing-imports', '--follow-imports=silent', '--cache-dir', tmp_path / 'cache',
+                           *sorted(tmp_path.glob('*.py'))], capture_output=True, text=True, env=env, cwd=tmp_path)
+    said = [line for line in done.stdout.splitlines() if ': error:' in line]
+    assert not [line for line in said if line.startswith('good.py')], done.stdout
+    for i, (line, kind) in enumerate(MISTYPED.items()):
+        own = [text for text in said if text.startswith(f'bad{i}.py:{len(TYPED.splitlines()) + 1}:')]
+        assert own and kind in own[0], (line, own, done.stdout[-2000:])
+
+
+@pytest.mark.parametrize('module', ['rprop_lit.solver', 'rprop_lit.inside.results', 'rprop_lit.inside.walk', 'rprop_lit.conformance', 'rprop_lit.nn', 'rprop_lit.tensor'])
+def test_examples_in_docstrings(module):
+    found = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert found.attempted and not found.failed
+
+
+# ---- a bar that never stops a run
+
+class Broken(io.StringIO):
+    "A stream whose reader has gone, after some writes"
+    def write(self, text):
+        self.left = getattr(self, 'left', 2) - 1
+        if self.left < 0:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+@pytest.mark.parametrize('stream', ['none', 'closed', 'broken', 'closed later'])
+def test_a_lost_stderr_loses_no_run(stream, monkeypatch):
+    err = {'none': None, 'broken': Broken()}.get(stream, io.StringIO())
+    if stream == 'closed':
+        err.close()
+    monkeypatch.setattr(sys, 'stderr', err)
+
+    def fun(x):
+        if stream == 'closed later' and not err.closed and x[0] != 3:
+            err.close()
+        return square(x)
+    assert minimize(fun, [3.0], progress=True).success
+
+
+def test_the_bar_of_an_endless_run_has_no_total(capsys):
+    minimize(square, [3.0], progress=True, options={'maxiter': math.inf})
+    shown = capsys.readouterr().err
+    assert 'steps' in shown and '/inf' not in shown and '%' not in shown
+
+
+# ---- numbers of the stopping rules
+
+def stair(levels):
+    "Errors in a given order, with a slope that never falls; the walk moves at each step"
+    values = iter(levels)
+    return lambda x: (next(values), np.ones(1))
+
+
+def test_the_window_of_ftol_has_its_length():
+    levels = [10.0 - i for i in range(5)] + [6.0] * 200  # the fifth error is the last that fell
+    for window in (1, 3, 10):
+        r = minimize(stair(levels), [0.0], variant='irprop-', options={'window': window, 'lr': 1e-3, 'etas': (.5, 1.0000001)})
+        assert (r.nit, r.status, r.success) == (4 + window, 3, False) and f'fall of the error in {window} steps 0 <' in r.message
+
+
+def test_the_window_looks_at_the_best_errors_and_not_at_the_last():
+    levels = [10.0] + [5.0, 20.0] * 200  # the best error falls once
+    r = minimize(stair(levels), [0.0], variant='irprop-', options={'window': 4, 'lr': 1e-3})
+    assert (r.nit, r.status) == (5, 3)
+
+
+def test_defaults_of_the_options():
+    o = read_options(None, None)
+    assert o == {'gtol': 1e-5, 'target': -math.inf, 'xtol': 0.0, 'ftol': 1e-9, 'maxiter': 10_000, 'maxfev': math.inf, 'max_time': math.inf,
+                 'window': 100, 'trace': False, 'checkpoint': None, 'checkpoint_every': 10}
+    assert read_options(1e-3, None)['gtol'] == 1e-3 and read_options(1e-3, {'gtol': 1e-4})['gtol'] == 1e-4
+    assert [name for name in STOPS] == ['gtol', 'target', 'xtol', 'ftol', 'maxiter', 'maxfev', 'max_time']
+    assert {name: stop.status for name, stop in STOPS.items()} == dict(gtol=0, maxiter=1, xtol=2, ftol=3, maxfev=4, max_time=5, target=6)
+
+
+@pytest.mark.parametrize('first, success', [(1e-3, True), (1.1e-3, False)])
+def test_a_thousandth_of_the_first_gradient_is_calm(first, success):
+    slopes = iter([1.0] + [first] * 500)
+    r = minimize(lambda x: (7.0, np.full(1, next(slopes))), [0.0], variant='irprop-', options={'gtol': 1e-9, 'window': 5, 'lr': 1e-3})
+    assert (r.status, r.success) == (3, success)
+
+
+def test_of_equal_errors_the_last_with_as_small_a_gradient_is_the_best():
+    r = minimize(lambda x: (7.0, np.ones(1)), [0.0], options={'maxiter': 4, 'lr': 1.0, 'etas': (.5, 1.5), 'trace': True})
+    assert r.x.tolist() == r.trace.points[-1].tolist()
+
+
+def test_counters_are_those_of_the_last_point():
+    calls = []
+    r = minimize(lambda x: calls.append(1) or square(x), [3.0, 7.0], variant='rprop+', options={'maxfev': 40, 'gtol': 0, 'ftol': 0, 'trace': True})
+    assert r.nfev == r.njev == len(calls) == 40 and r.nit == r.trace[-1].nit and r.fun == min(r.trace.errors) < r.trace.errors[-1]
+
+
+def test_seconds_count_from_the_first_call():
+    def slow(x):
+        time.sleep(0.02)
+        return square(x)
+    r = minimize(slow, [3.0], options={'max_time': 0.05, 'gtol': 0, 'ftol': 0, 'xtol': 0})
+    assert r.status == 5 and r.nit <= 4 and float(re.search(r'seconds ([\d.]+)', r.message)[1]) >= 0.05
+
+
+def test_messages_say_what_to_do():
+    r = minimize(bowl([1.0, 100.0]).fun, [1.0, 1.0], variant='rprop-', options={'maxiter': 20})
+    assert r.message.startswith('maxiter: steps 20 >= 20. The largest gradient at the best point is ')
+    assert r.message.endswith('above gtol 1e-05: allow more, or raise gtol or ftol if the error is low enough')
+    assert '.' not in minimize(square, [3.0], options={'target': 1.0}).message.partition('target')[0]
+    calm = minimize(square, [3.0])
+    assert calm.success and 'allow more' not in calm.message
+
+
+def test_safe_mode_asks_for_a_ten_thousandth():
+    for factor, undone in ((0.99e-4, True), (1.01e-4, False)):
+        p = take(3, rprop(lambda x, factor=factor: (1.0 if x[0] == 1 else 1.0 - factor * 0.1, np.ones(1)), [1.0], lr=0.1, safe=True))
+        assert p[2].undone is undone
+    assert take(1, rprop(square, [1.0], safe=np.True_)) and take(1, rprop(square, [1.0], safe=np.False_))
+
+
+def test_a_start_is_never_shared():
+    x0 = np.array([3.0, 4.0])
+    space, x = space_of(x0)
+    assert not np.shares_memory(x, x0) and x.tolist() == [3, 4]
+    structure = [np.ones(2), np.ones(1)]
+    p = next(rprop(lambda m: (1.0, [np.ones(2), np.ones(1)]), structure))
+    assert not np.shares_memory(p.x[0], structure[0])
+
+
+def test_settings_are_cast_to_the_steps_type_once():
+    model = [np.zeros(2, np.float32), np.zeros(1, np.float32)]
+    assert spread('lr', [0.1, 0.2], model, np.float32).dtype == np.float32
+    assert spread('lr', {'a': 0.1}, {'a': np.zeros(2)}, np.float64).tolist() == [0.1, 0.1]
+    p = take(3, rprop(lambda x: ((x * x).sum(), 2 * x), np.full(2, 3, np.float32), etas=(0.5, np.array([1.2, 1.3]))))
+    assert p[2].step.dtype == np.float32 and p[2].step.tolist() == [np.float32(0.03) * np.float32(1.2), np.float32(0.03) * np.float32(1.3)]
+
+
+def test_cupy_arrays_are_recognised_by_the_name_of_their_module(monkeypatch):
+    class Cupy(np.ndarray):
+        __module__ = 'cupy'
+    monkeypatch.setitem(sys.modules, 'cupy', np)
+    tree = as_tree([np.ones(2).view(Cupy), np.ones((1, 2)).view(Cupy)])
+    assert [part.shape for part in tree] == [(2,), (1, 2)]
+    space, x = space_of(np.array([3.0, 4.0]).view(Cupy))
+    assert x.tolist() == [3, 4]
+
+
+# ---- checkpoints
+
+RUN = '''
+import sys, os, numpy as np
+from rprop_lit import minimize
+from rprop_lit.problems import rosenbrock
+path, die_at, variant, jac = sys.argv[1:]
+calls = []
+def fun(x):
+    calls.append(1)
+    if len(calls) == int(die_at):
+        os.kill(os.getpid(), 9)
+    error, g = rosenbrock(3).fun(x)
+    return (error, g) if jac == 'True' else error
+r = minimize(fun, [-1.2, 1.0, 0.7], variant=variant, jac=True if jac == 'True' else jac, bounds=[(-2, 2)] * 3,
+             options={'checkpoint': path, 'checkpoint_every': 3, 'maxiter': 120, 'trace': True})
+print(r.x.tobytes().hex(), r.jac.tobytes().hex(), r.fun.hex(), r.nit, r.nfev, r.njev, r.status, len(r.trace), sum(map(hash, r.trace.errors)), r.message)
+'''
+
+
+def run_to_the_end(path, die_at=0, variant='irprop+', jac='True'):
+    done = subprocess.run([sys.executable, '-c', RUN, str(path), str(die_at), variant, jac], capture_output=True, text=True,
+                          env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)))
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize('variant, jac, deaths', [('irprop+', 'True', (9, 20, 31)), ('rprop-', 'True', (2, 50)), ('irprop-', '2-point', (60,))])
+def test_a_killed_run_goes_on_bit_for_bit(variant, jac, deaths, tmp_path):
+    whole = run_to_the_end(tmp_path / 'whole', variant=variant, jac=jac)
+    for die_at in deaths:
+        assert run_to_the_end(tmp_path / 'killed', die_at, variant, jac) == ''
+    assert run_to_the_end(tmp_path / 'killed', variant=variant, jac=jac) == whole != ''
+    assert run_to_the_end(tmp_path / 'killed', variant=variant, jac=jac) == whole  # a finished run is told again
+    assert sorted(os.listdir(tmp_path)) == ['killed', 'whole']
+
+
+def keep(path, **options):
+    return {'checkpoint': path, 'checkpoint_every': 2, 'gtol': 0, 'ftol': 0, **options}
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize('safe', [False, True])
+def test_more_steps_go_on_with_the_old_run(dtype, safe, tmp_path):
+    def fun(m):
+        return float((m['a'].astype(float)**2).sum()) + float(m['b'])**2, {'a': 2 * m['a'], 'b': 2 * m['b']}
+
+    x0 = {'a': np.array([1.0, -3.0], dtype), 'b': np.array(2.0, dtype)}
+    whole = minimize(fun, x0, options=dict(maxiter=60, gtol=0, ftol=0, safe=safe))
+    for most in (7, 8, 31, 60):
+        r = minimize(fun, x0, options=keep(tmp_path / 'run', maxiter=most, safe=safe))
+    assert same(r.x['a'], whole.x['a']) and same(r.x['b'], whole.x['b']) and r.x['a'].dtype == dtype
+    assert (r.fun, r.nit, r.nfev, r.njev, r.message) == (whole.fun, whole.nit, whole.nfev, whole.njev, whole.message)
+
+
+def test_what_the_stopping_rules_remember_is_kept(tmp_path):
+    whole = minimize(rosenbrock().fun, [-1.2, 1.0], options={'window': 10, 'ftol': 0.3})
+    for most in (3, 15, 10_000):
+        r = minimize(rosenbrock().fun, [-1.2, 1.0], options={'window': 10, 'ftol': 0.3, 'maxiter': most, 'checkpoint': str(tmp_path / 'run')})
+    assert (r.status, r.success, r.message, r.nit) == (whole.status, whole.success, whole.message, whole.nit) and r.status == 3
+
+
+@pytest.mark.parametrize('other', [dict(x0=[3.0, 4.5]), dict(x0=[3.0, 4.0, 5.0]), dict(x0=[[3.0, 4.0]]), dict(x0=np.array([3, 4], np.float32)), dict(variant='rprop-'),
+                                   dict(bounds=[(0, 9)] * 2), dict(lr=0.5), dict(etas=(0.4, 1.2)), dict(step_sizes=(1e-9, 1.0)), dict(safe=True), dict(x0=(np.array([3.0]), np.array([4.0])))], ids=str)
+def test_a_file_of_another_problem_is_refused(other, tmp_path):
+    path = tmp_path / 'run'
+    minimize(square, [3.0, 4.0], options=keep(path, maxiter=5))
+    before, calls = path.read_bytes(), []
+    settings = {name: other[name] for name in ('variant', 'bounds') if name in other}
+    more = {name: other[name] for name in ('lr', 'etas', 'step_sizes', 'safe') if name in other}
+    with pytest.raises(ValueError, match='belongs to another problem: the start, the bounds or the settings differ'):
+        minimize(lambda x: calls.append(1), other.get('x0', [3.0, 4.0]), options=keep(path, maxiter=9, **more), **settings)
+    assert not calls and path.read_bytes() == before
+
+
+def test_a_file_of_another_function_is_refused(tmp_path):
+    path = tmp_path / 'run'
+    minimize(square, [3.0, 4.0], options=keep(path, maxiter=5))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match='belongs to another problem: at its best point the error is'):
+        minimize(lambda x: ((x * x).sum() + 0.1, 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))
+    assert path.read_bytes() == before
+    again = minimize(lambda x: ((x * x).sum() * (1 + 1e-12), 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))  # the last digits of a parallel sum
+    assert again.nit == 9
+
+
+@pytest.mark.parametrize('damage', [b'', b'hello', None])
+def test_a_damaged_file_is_refused_and_stays(damage, tmp_path):
+    path = tmp_path / 'run'
+    r = minimize(square, [3.0, 4.0], options=keep(path, maxiter=5))
+    content = bytearray(path.read_bytes())
+    content[content.index(r.x.tobytes())] ^= 1
+    path.write_bytes(bytes(content) if damage is None else damage)
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match='damaged'):
+        minimize(never, [3.0, 4.0], options=keep(path))
+    assert path.read_bytes() == kept
+
+
+def test_an_optimizers_state_is_no_checkpoint(tmp_path):
+    Rprop([Parameter(np.ones(2))]).save(tmp_path / 'state')
+    with pytest.raises(ValueError, match='another problem'):
+        minimize(never, [3.0, 4.0], options=keep(tmp_path / 'state'))
+
+
+def test_interrupts_and_errors_leave_a_file_to_go_on_from(tmp_path):
+    whole = minimize(rosenbrock().fun, [-1.2, 1.0], options=dict(maxiter=60, gtol=0, ftol=0))
+    for trouble in (KeyboardInterrupt, ZeroDivisionError):
+        path, calls = tmp_path / trouble.__name__, []
+
+        def fun(x, trouble=trouble, calls=calls):
+            calls.append(1)
+            if len(calls) == 20:
+                raise trouble
+            return rosenbrock().fun(x)
+
+        if trouble is KeyboardInterrupt:
+            r = minimize(fun, [-1.2, 1.0], options=keep(path, checkpoint_every=1000))
+            assert r.status == 98 and r.nfev == 19 and r.fun == min(rosenbrock().fun(r.x)[0], r.fun)
+        else:
+            with pytest.raises(ZeroDivisionError):
+                minimize(fun, [-1.2, 1.0], options=keep(path, checkpoint_every=1000))
+        r = minimize(fun, [-1.2, 1.0], options=keep(path, maxiter=60))
+        assert r.x.tobytes() == whole.x.tobytes() and (r.nit, r.nfev) == (whole.nit, whole.nfev) and len(calls) == 1 + 1 + whole.nfev
+
+
+def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr('rprop_lit.solver.write_checkpoint', lambda path, mark, now, *rest: written.append(now.nit))
+    for every, steps in ((5, [5, 10, 12]), (3, [3, 6, 9, 12]), (100, [12])):
+        minimize(square, [3.0, 4.0], options=keep(tmp_path / 'run', checkpoint_every=every, maxiter=12))
+        assert written == steps
+        written.clear()
+    minimize(square, [3.0, 4.0], options={'maxiter': 12})
+    assert not written
+
+
+@pytest.mark.parametrize('path', ['', 3, b'run', 'no/such/folder/run', Path('.'), True])
+def test_where_no_file_can_be_is_said_before_the_first_call(path):
+    with pytest.raises(ValueError, match='checkpoint=.*need the path of a file in a folder that exists'):
+        minimize(never, [3.0], options={'checkpoint': path})
+    for every in (0, -1, 1.5, True, 2**31):
+        with pytest.raises(ValueError, match='checkpoint_every=.*need a whole number >= 1'):
+            minimize(never, [3.0], options={'checkpoint_every': every})
+
+
+def test_a_callback_is_told_of_each_step_once_over_two_runs(tmp_path):
+    told = []
+    for most in (6, 11):
+        minimize(square, [3.0, 4.0], callback=lambda intermediate_result: told.append(intermediate_result.nit), options=keep(tmp_path / 'run', maxiter=most))
+    assert told == list(range(1, 12))

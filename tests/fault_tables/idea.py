@@ -187,4 +187,40 @@ FAULTS = {
         "Flip(forget, undo == 'always')",
         "Flip(forget, undo == 'always', loss=before)",
     ),
+    'one step: the infinite limit is kept': (
+        'test_rule.py::test_step_one_at_the_edges',
+        'variants:step_one',
+        'sys.float_info.max if limit == math.inf else limit',
+        'limit',
+    ),
+    'one step: a retreat goes on': (
+        'test_rule.py::test_step_one_walks_every_trace',
+        'variants:step_one',
+        'step if sign > 0 else -step if sign < 0 else -0.0',
+        '-step if sign > 0 else step if sign < 0 else -0.0',
+    ),
+    'one step: a retreat keeps its step': (
+        'test_rule.py::test_step_one_walks_every_trace',
+        'variants:step_one',
+        'step * etas[0]',
+        'step',
+    ),
+    'one step: a retreat forgets the error': (
+        'test_rule.py::test_step_one_walks_every_trace',
+        'variants:step_one',
+        'State(0, min(max(step * etas[0], lo), hi), before)',
+        'State(0, min(max(step * etas[0], lo), hi), math.inf)',
+    ),
+    'one step: the error is forgotten': (
+        'test_rule.py::test_step_one_walks_every_trace',
+        'variants:step_one',
+        'State(sign, step, flip.loss)',
+        'State(sign, step)',
+    ),
+    'CuPy is not recognised': (
+        'test_rule.py::test_a_library_without_the_standard_is_recognised',
+        'rule:namespace',
+        "{'cupy', 'numpy'}",
+        "{'numpy'}",
+    ),
 }

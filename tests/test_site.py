@@ -1,0 +1,522 @@
+"""The site: what it says of the package is complete, its live figures walk as the package does, and it works in a real browser.
+
+The browser's tests read the folder _docs/ that `python docs/build.py` has built; `.ci/steps/site` builds it and runs them.
+"""
+import ast
+import functools
+import http.server
+import importlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+
+import rprop_lit
+from rprop_lit import VARIANTS, init, problems, update
+
+ROOT = Path(rprop_lit.__file__).parent.parent
+DOCS, OUT = ROOT / 'docs', ROOT / '_docs'
+sys.path[:0] = [str(DOCS), str(DOCS / 'play')]
+
+import walk  # noqa: E402
+
+# what the reference says
+
+@pytest.fixture(scope='module')
+def reference():
+    "The module that writes the reference"
+    pytest.importorskip('docstring_parser', reason='docstring_parser is not installed: docstrings are not read')
+    return importlib.import_module('reference')
+
+
+def public_modules():
+    return sorted(p.stem for p in (ROOT / 'rprop_lit').glob('*.py') if not p.stem.startswith('_'))
+
+
+@pytest.mark.parametrize('module', public_modules())
+def test_every_public_name_has_an_entry(reference, module):
+    tree = ast.parse((ROOT / 'rprop_lit' / f'{module}.py').read_text(encoding='utf-8'))
+    names = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
+    page = reference.page(module)
+    assert names
+    assert [name for name in names if f'## `{name}`\n' not in page] == []
+
+
+def test_the_top_of_the_package_has_its_table(reference):
+    page = reference.contents()
+    for name in rprop_lit.__all__:
+        home = re.search(rf'\| \[`{name}`\]\(#(rprop_lit\.[\w.]+)\)', page)[1]
+        assert f'({home})=' in ''.join(reference.page(module) for module in reference.modules())
+
+
+METHODS = {'step', 'zero_grad', 'add_param_group', 'state_dict', 'load_state_dict', 'save', 'load'}  # of Rprop: what a user calls
+
+
+def documented(reference, top):
+    "(where, node) of the functions, classes and methods in the reference: those at the top of the package, or those of the public modules"
+    homes = set(reference.exported().values())
+    for module in reference.modules(inside=top):
+        for entry in reference.entries(module):
+            if isinstance(entry.node, (ast.FunctionDef, ast.ClassDef)) and (not top or f'{module}.{entry.name}' in homes):
+                for node in (entry.node, *entry.methods):
+                    if node is entry.node or not top or node.name in METHODS:
+                        yield f'{module}.{entry.name}' + ('' if node is entry.node else f'.{node.name}'), node
+
+
+def test_the_public_docstrings_miss_no_parameter(reference):
+    wrong = {where: reference.unsaid(node) for where, node in documented(reference, True)}
+    assert len(wrong) > 12 and METHODS <= {where.rpartition('.')[2] for where in wrong} and {where: names for where, names in wrong.items() if names} == {}
+
+
+def test_a_table_of_parameters_is_complete_and_invents_none(reference):
+    tables = {where: node for where, node in documented(reference, False) if reference.described(node)}
+    assert len(tables) > 30
+    assert {where: names for where, node in tables.items() if (names := reference.unsaid(node) + reference.invented(node))} == {}
+
+
+def test_a_docstring_that_misses_a_parameter_is_seen(reference):
+    node = ast.parse('def f(a, b, *, c=1):\n    """Say.\n\n    Parameters\n    ----------\n    a : int\n        One.\n    d : int\n        Four.\n\n    Source: Me 2000.\n    """').body[0]
+    assert reference.unsaid(node) == ['b', 'c'] and reference.invented(node) == ['d']
+    assert '**Source** · Me 2000.' in reference.body(node) and '| `c` |  | `1` |  |' in reference.body(node)
+
+
+# the live figures
+
+WALKS = [dict(surface='bowl', condition=10.0, degrees=15.0), dict(surface='bowl', condition=1000.0, degrees=0.0, lr=2.0), dict(surface='rosenbrock'),
+         dict(surface='plateau', lr=1.0), dict(surface='noisy', noise=3.0), dict(surface='twin'), dict(surface='bowl', eta_minus=0.3, eta_plus=1.7, floor=0.01)]
+
+
+def array_walk(config):
+    "The walks of a figure's settings by the package's array form: for each run its points, gradients, signs and steps before each step, moves"
+    config = walk.DEFAULTS | config
+    functions, _, start = walk.surface(config)
+    for _, fun in functions:
+        w = np.array(config['start'] or start, dtype=float)
+        state, rows = init(w, config['lr']), []
+        for _ in range(config['steps']):
+            error, g = fun(w.tolist())
+            dw, new = update(np.array(g), state, variant=config['variant'], etas=(config['eta_minus'], config['eta_plus']),
+                             step_sizes=(config['floor'], walk.CEILING), loss=error)
+            rows.append((w, error, np.array(g), state, dw, new))
+            w, state = w + dw, new
+        yield [*rows, (w, fun(w.tolist())[0], None, state, None, None)]
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('config', WALKS, ids=lambda c: '-'.join(map(str, c.values())))
+def test_a_figure_walks_as_the_package_does(config, variant):
+    config = dict(config, variant=variant, steps=60)
+    runs = walk.walk(config)['runs']
+    for run, rows in zip(runs, array_walk(config), strict=True):
+        assert run['w'] == [row[0].tolist() for row in rows]
+        assert [[(m['sign'], m['step'], m['dw']) for m in moves] for moves in run['moves']] == [
+            list(zip(row[3].sign.tolist(), row[3].step.tolist(), row[4].tolist())) for row in rows[:-1]]
+
+
+@pytest.mark.parametrize('name, config, problem', [
+    ('along', dict(surface='bowl', condition=100.0, degrees=0.0), problems.bowl([1.0, 100.0])),
+    ('across', dict(surface='bowl', condition=100.0, degrees=15.0), problems.bowl([1.0, 100.0], turn=15)),
+    ('rosenbrock', dict(surface='rosenbrock'), problems.rosenbrock()),
+    ('plateau', dict(surface='plateau'), problems.plateau()),
+])
+def test_the_surfaces_are_those_of_the_book(name, config, problem):
+    (_, fun), = walk.surface(walk.DEFAULTS | config)[0]
+    for w in np.random.default_rng(0).uniform(-2, 2, size=(50, 2)):
+        mine, theirs = fun(w.tolist()), problem.fun(w)
+        # the order of additions differs in the turned bowl, whose sines are rounded to twelve digits
+        assert np.allclose([mine[0], *mine[1]], [theirs[0], *theirs[1]], rtol=1e-9, atol=1e-9)
+
+
+def test_noise_has_the_size_that_the_slider_says():
+    config = walk.DEFAULTS | dict(surface='noisy', noise=2.0)
+    (_, rough), = walk.surface(config)[0]
+    (_, smooth), = walk.surface(config | dict(surface='bowl'))[0]
+    noise = np.array([rough([1.0, 1.0])[1] for _ in range(20000)]) - smooth([1.0, 1.0])[1]
+    assert abs(noise.mean()) < 0.05 and abs(noise.std() - 2) < 0.05  # twenty thousand draws: both are known to about two hundredths
+
+
+def test_needed_counts_the_steps_to_the_target():
+    run = walk.walk(dict(surface='bowl', steps=60))['runs'][0]
+    assert run['needed'] == next(k for k, error in enumerate(run['error']) if error < 1e-6)
+    two = walk.walk(dict(surface='twin', steps=60))['runs']
+    assert two[0]['needed'] == two[1]['needed'] and two[0]['w'] == two[1]['w']
+    assert walk.walk(dict(surface='rosenbrock', steps=10, limit=20))['runs'][0]['needed'] is None
+
+
+def test_the_rivals_do_what_their_papers_say():
+    run = walk.walk(dict(surface='bowl', degrees=0.0, gd=0.01, adam=0.1, steps=3))['runs'][0]
+    w = np.array([3.0, 2.0])
+    for point in run['gd']['w']:
+        assert np.allclose(point, w)
+        w = w - 0.01 * np.array([2, 20]) * w
+    w, m, v = np.array([3.0, 2.0]), 0, 0
+    for k, point in enumerate(run['adam']['w'], 1):
+        assert np.allclose(point, w)
+        g = np.array([2, 20]) * w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w = w - 0.1 * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+
+
+def three(x, signed=False):
+    return format(float(x), '+.3g' if signed else '.3g').replace('-', '\u2212')
+
+
+def expected(config, rows, names):
+    "What a sentence must say of each step, told from the arrays of the package alone: a list of lists of words"
+    said = []
+    for k, (_, error, g, old, dw, new) in enumerate(rows[:-1]):
+        words = []
+        for i, name in enumerate(names):
+            agree = np.sign(g[i]) * old.sign[i]
+            before, after = float(old.step[i]), float(new.step[i])
+            if agree < 0:
+                words += ['The sign turned', three(before), three(after)] if before != after else ['The sign turned', f'stays {three(after)}']
+                words += [f'of {name} is taken back' if new.sign[i] == 0 and dw[i] == old.sign[i] * before else f'{name} waits' if dw[i] == 0 else f'{name} turns round by {three(dw[i], True)}']
+                if config['variant'] == 'irprop+':
+                    words += ['because the error rose' if error > rows[k - 1][1] else 'because the error did not rise']
+            elif agree > 0:
+                words += ['The sign repeats', f'grows from {three(before)} to {three(after)}' if after > before else f'stays {three(after)}', f'{name} moves by {three(dw[i], True)}']
+            else:
+                words += ['No sign is remembered' if g[i] else 'has no sign', f'stays {three(after)}', f'{name} moves by {three(dw[i], True)}' if g[i] else f'{name} stays']
+        said.append(words)
+    return said
+
+
+def says(sentence, words):
+    "Do the words stand in the sentence in this order?"
+    at = 0
+    for word in words:
+        at = sentence.find(word, at)
+        if at < 0:
+            return False
+    return True
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('config', WALKS, ids=lambda c: '-'.join(map(str, c.values())))
+def test_a_sentence_agrees_with_the_trace(config, variant):
+    config = walk.DEFAULTS | dict(config, variant=variant, steps=60)
+    shown = walk.walk(config)
+    for run, rows in zip(shown['runs'], array_walk(config), strict=True):
+        wrong = [(k, sentence, words) for k, (sentence, words) in enumerate(zip(run['sentences'], expected(config, rows, shown['names']), strict=True), 1) if not says(sentence, words)]
+        assert wrong == []
+
+
+def test_a_step_of_zero_gradient_and_one_of_no_finite_error_are_told():
+    move = dict(g=0.0, sign=1, step=0.1, dw=-0.0, sign_after=0, step_after=0.1)
+    assert walk.told('w', move, 0.5, 1.0, None) == 'The gradient has no sign: the step stays 0.1, and w stays.'
+    back = dict(g=math.nan, sign=1, step=0.12, dw=0.12, sign_after=0, step_after=0.06)
+    assert walk.told('w', back, 0.5, math.inf, 1.0) == 'The error is not a finite number: the step of 0.12 shrinks to 0.06, and the last move of w is taken back.'
+
+
+def test_the_rule_needs_nothing_but_python(tmp_path):
+    package = tmp_path / 'rprop_lit'
+    package.mkdir()
+    (package / '__init__.py').write_text('')
+    for name in ('rule.py', 'variants.py'):
+        shutil.copy(ROOT / 'rprop_lit' / name, package)
+    code = f'''
+import sys
+sys.path[:] = [p for p in sys.path if 'site-packages' not in p and p not in ('', {str(ROOT)!r})] + [{str(tmp_path)!r}]
+sys.modules['numpy'] = None  # an import of it fails
+from rprop_lit.variants import VARIANTS, step_one
+dw, state = step_one('irprop+', 1.0, 5.0, (0, 0.1))
+assert dw == -0.1 and tuple(state) == (1, 0.1, 5.0) and len(VARIANTS) == 4
+try:
+    import numpy
+except ImportError:
+    print('alone')
+'''
+    run = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.strip() == 'alone', run.stderr
+
+
+# the build
+
+@pytest.fixture
+def built(tmp_path):
+    "Two pages that lead to each other"
+    (tmp_path / 'a.html').write_text('<h1 id="top">A</h1><a href="b.html#end">b</a><a href="#top">top</a><a href="https://example.org/x">out</a>')
+    (tmp_path / 'b.html').write_text('<p id="end">B</p><a href="a.html">a</a><img src="a.html" alt="A picture">')
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def build():
+    pytest.importorskip('docstring_parser', reason='docstring_parser is not installed: the build is not imported')
+    return importlib.import_module('build')
+
+
+def test_links_that_lead_somewhere_pass(build, built):
+    assert build.check(built) == []
+
+
+@pytest.mark.parametrize('text, told', [('<a href="c.html">c</a>', 'c.html'), ('<a href="b.html#no">b</a>', 'b.html#no'), ('<img src="a.html">', 'has no text'),
+                                        ('<script src="missing.js"></script>', 'missing.js'), ('<script src="https://cdn.example.org/x.js"></script>', 'cdn.example.org')])
+def test_a_broken_link_a_silent_picture_and_a_foreign_script_are_seen(build, built, text, told):
+    with (built / 'a.html').open('a') as file:
+        file.write(text)
+    assert len(build.check(built)) == 1 and told in build.check(built)[0]
+
+
+def test_without_its_packages_the_build_stops_and_names_the_command(build, tmp_path, monkeypatch):
+    shutil.copy(DOCS / 'package-lock.json', tmp_path)
+    monkeypatch.setattr(build, 'DOCS', tmp_path)
+    monkeypatch.setenv('PATH', str(tmp_path))  # where there is no npm
+    with pytest.raises(SystemExit, match=re.escape(build.FETCH)):
+        build.packages()
+
+
+def test_every_package_is_locked_by_its_hash():
+    lock = json.loads((DOCS / 'package-lock.json').read_text(encoding='utf-8'))['packages']
+    assert {'node_modules/d3', 'node_modules/mathjax', 'node_modules/pyodide'} <= set(lock)
+    assert [name for name, entry in lock.items() if name and not entry.get('integrity', '').startswith('sha512-')] == []
+
+
+def test_the_table_of_chapters_is_in_step_with_the_book(build):
+    stems = {path.stem for path in build.chapters.notebooks()}
+    assert set(build.chapters.FACTS) <= stems and {'00_problems', '10_rule', '20_variants'} <= stems
+
+
+def test_a_chapter_becomes_a_page(build, tmp_path):
+    chapters = build.chapters
+
+    def code(source, outputs=()):
+        return dict(cell_type='code', source=source, outputs=list(outputs), metadata={}, id='x')
+
+    cells = [code('#| export\nimport math'), code('#| exports\ndef _helper(): return 1'), code('#| exports\ndef shown(): return 1'), code('#| solution\nshown()')]
+    path = tmp_path / 'idea' / '01_new.ipynb'
+    marked = chapters.mark(dict(cells=cells), path)['cells']
+    tags = [chapters.tagged(cell, 'idea/01_new', '')['metadata']['tags'] for cell in marked]
+    assert tags == [['hide-input'], ['hide-input'], [], ['hide-cell']]
+    assert [cell['source'] for cell in marked] == ['import math', 'def _helper(): return 1', 'def shown(): return 1', 'shown()']
+    silent = code('plot()', [dict(output_type='display_data', data={'image/png': ''})])
+    with pytest.raises(chapters.Broken, match='fig-alt'):
+        chapters.tagged(silent, 'idea/01_new', '')
+    silent['source'] = '#| fig-alt: A line that falls\nplot()'
+    chapters.mark(dict(cells=[silent]), path)
+    assert chapters.tagged(silent, 'idea/01_new', '')['metadata']['mystnb']['image']['alt'] == 'A line that falls'
+
+
+def test_code_names_lead_to_the_reference(build):
+    where = build.chapters.targets()
+    text = build.chapters.linked('Call `update_one` or `minimize()`, not `walk`.\n\n```\n`update_one`\n```', where, 'rule', {'walk'})
+    assert text == ('Call [`update_one`](#rprop_lit.rule.update_one) or [`minimize()`](#rprop_lit.solver.minimize), not `walk`.\n\n```\n`update_one`\n```')
+
+
+# in a browser
+
+ON = os.environ.get('RPROP_LIT_SITE') == '1'
+browsing = pytest.mark.skipif(not ON, reason='RPROP_LIT_SITE is not 1: .ci/steps/site builds the site and reads it in a browser')
+PAGES = sorted(str(p.relative_to(OUT)) for p in OUT.rglob('*.html') if '_static' not in p.parts) if ON else ['index.html']
+QUIET = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, '.mjs': 'text/javascript', '.wasm': 'application/wasm'}
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope='module')
+def site():
+    "The site on localhost, and a headless browser: a function that opens a page and notes what goes wrong there"
+    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    program = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    if program is None:
+        pytest.skip('there is no Chromium and no Chrome here')
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Server, directory=OUT))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=QUIET)
+        opened = []
+
+        def go(address, width=1280, dark=False):
+            page = browser.new_page(viewport=dict(width=width, height=900), color_scheme='dark' if dark else 'light')
+            page.wrong = []
+            page.on('console', lambda m: page.wrong.append(m.text) if m.type in ('error', 'warning') else None)
+            page.on('pageerror', lambda e: page.wrong.append(str(e)))
+            page.on('requestfailed', lambda r: page.wrong.append(f'failed: {r.url}') if 'ERR_ABORTED' not in (r.failure or '') else None)
+            page.on('request', lambda r: page.wrong.append(f'leaves: {r.url}') if urlparse(r.url).hostname not in (None, '', '127.0.0.1') else None)
+            page.on('response', lambda r: page.wrong.append(f'{r.status}: {r.url}') if r.status >= 400 else None)
+            page.goto(f'http://127.0.0.1:{server.server_port}/{address}', wait_until='load')
+            opened.append(page)
+            return page
+
+        yield go
+        browser.close()
+    server.shutdown()
+
+
+def live(page, timeout=110_000):
+    "Wait until Python has answered the newest question"
+    page.wait_for_function("[...document.querySelectorAll('.rprop-play')].every((f) => f.dataset.state === 'live')", timeout=timeout)
+
+
+FITS = '''() => {
+  const wide = document.documentElement.scrollWidth > innerWidth ? ['the page'] : [];
+  const inner = [...document.querySelectorAll('.bd-article pre, .bd-article table, .bd-article img, .rprop-play')].filter((e) => e.clientWidth && (e.scrollWidth > e.clientWidth + 1
+    || e.getBoundingClientRect().right > innerWidth + 1));
+  return wide.concat(inner.map((e) => `${e.tagName}: ${e.textContent.slice(0, 80)}`));
+}'''
+
+
+@browsing
+@pytest.mark.parametrize('address', PAGES)
+def test_a_page_loads_in_silence_and_fits(site, address):
+    page = site(address)
+    page.wait_for_function('!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)')
+    assert page.locator('h1').count() or address in ('search.html', 'genindex.html')
+    assert page.evaluate(FITS) == []
+    page.set_viewport_size(dict(width=390, height=844))
+    page.wait_for_timeout(100)
+    assert page.evaluate(FITS) == [] and page.wrong == []
+    page.close()
+
+
+@browsing
+def test_math_is_rendered(site):
+    page = site('idea/00_problems.html')
+    page.wait_for_selector('mjx-container svg')
+    page.wait_for_function('MathJax.startup.promise.then(() => true)')
+    drawn = page.eval_on_selector_all('.bd-article .math', "all => all.map((m) => m.querySelector('mjx-container svg') !== null)")
+    assert len(drawn) > 5 and all(drawn)
+    assert page.locator('mjx-merror, [data-mjx-error]').count() == 0 and page.wrong == []
+
+
+@browsing
+def test_search_finds_backtracking(site):
+    page = site('search.html?q=backtracking')
+    page.wait_for_selector('#search-results li a')
+    assert page.locator('#search-results li a[href*="20_variants"]').count() >= 1 and page.wrong == []
+
+
+def coordinates(page):
+    "The points that the first figure of a page shows, to the last bit"
+    return [[float(x) for x in text.split()] for text in page.eval_on_selector_all('.ground .point', 'points => points.map((p) => p.dataset.w)')]
+
+
+def pick(page, name, value):
+    page.check(f'input[name="play-{name}"][value="{value}"]')
+    live(page)
+
+
+@browsing
+def test_the_live_page_walks_as_the_package_does(site):
+    page, paths, firsts = site('play.html'), set(), []
+    recorded = coordinates(page)
+    live(page)
+    assert coordinates(page) == recorded  # until Python is there, the same walk stands there as a record
+    for variant in VARIANTS:
+        pick(page, 'variant', variant)
+        config = walk.DEFAULTS | page.evaluate("document.querySelector('.rprop-play').trace.config")
+        rows = next(array_walk(config))
+        assert config['variant'] == variant and coordinates(page) == [row[0].tolist() for row in rows]
+        undone = page.eval_on_selector_all('.ground .point', "points => points.map((p) => p.classList.contains('undone'))")
+        assert undone == [bool(((row[4] != 0) & (row[5].sign == 0)).any()) for row in rows[:-1]] + [False]
+        paths.add(page.get_attribute('.ground path.path', 'd'))
+        firsts.append(rows[0][0].tolist())
+    assert len(paths) == 4 and firsts == [firsts[0]] * 4 and page.wrong == []
+
+
+@browsing
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_the_scrubber_says_what_the_trace_holds(site, variant):
+    page = site('play.html')
+    live(page)
+    pick(page, 'variant', variant)
+    config = walk.DEFAULTS | page.evaluate("document.querySelector('.rprop-play').trace.config")
+    words = expected(config, next(array_walk(config)), ['w\u2080', 'w\u2081'])
+    for k in range(1, config['steps'] + 1):
+        page.evaluate('''k => { const s = document.querySelector('.scrub'); s.value = k; s.dispatchEvent(new Event('input', { bubbles: true })); }''', k)
+        assert says(page.inner_text('.sentence'), words[k - 1]) and f'step {k} of' in page.inner_text('.scrubber')
+    assert page.wrong == []
+
+
+@browsing
+def test_the_surfaces_and_the_sliders_answer(site):
+    page, seen = site('play.html'), set()
+    live(page)
+    for surface in ('twin', 'rosenbrock', 'plateau', 'noisy', 'bowl'):
+        pick(page, 'surface', surface)
+        config = walk.DEFAULTS | page.evaluate("document.querySelector('.rprop-play').trace.config")
+        assert config['surface'] == surface
+        shown, rows = coordinates(page), list(array_walk(config))
+        assert shown == [row[0].tolist() for run in rows for row in run]
+        seen.add(page.get_attribute('.ground path.path', 'd'))
+    for name in ('condition', 'degrees', 'lr', 'eta_minus', 'eta_plus', 'floor', 'steps'):
+        before = json.dumps(page.evaluate("document.querySelector('.rprop-play').trace"))
+        page.focus(f'input[data-name="{name}"]')
+        page.keyboard.press('ArrowRight')
+        page.keyboard.press('ArrowRight')
+        page.wait_for_function("k => document.querySelector('.rprop-play').dataset.state === 'live' && JSON.stringify(document.querySelector('.rprop-play').trace) !== k", arg=before)
+    for rival in ('gd', 'adam'):
+        page.check(f'.rival:has(input[data-name="{rival}"]) input[type="checkbox"]')
+        live(page)
+        assert page.locator(f'.ground .rival-line.{rival}').count() == 1
+    assert len(seen) == 5 and page.wrong == []
+
+
+@browsing
+@pytest.mark.parametrize('width', [1280, 390])
+def test_the_start_is_moved_by_hand_and_by_keys(site, width):
+    page = site('play.html', width=width)
+    live(page)
+    start = coordinates(page)[0]
+    page.locator('.start-ring').scroll_into_view_if_needed()
+    box = page.locator('.start-ring').bounding_box()
+    page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+    page.mouse.down()
+    page.mouse.move(box['x'] - 60, box['y'] + 40, steps=5)
+    page.mouse.up()
+    live(page)
+    dragged = coordinates(page)[0]
+    assert dragged[0] < start[0] and dragged[1] < start[1]
+    page.focus('.start-ring')
+    page.keyboard.press('ArrowLeft')
+    live(page)
+    assert coordinates(page)[0][0] < dragged[0] and coordinates(page)[0][1] == dragged[1]
+    assert page.evaluate("document.activeElement.classList.contains('start-ring')") and page.wrong == []
+
+
+CONTRAST = '''(selectors) => {
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map((v) => { const s = v / 255; return s <= 0.03928 ? s / 12.92 : ((s + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => { for (let n = e; n; n = n.parentElement) { const c = getComputedStyle(n).backgroundColor; if (c !== 'transparent' && !/, 0\\)$/.test(c)) return c; } return 'rgb(255, 255, 255)'; };
+  return selectors.flatMap(([selector, kind]) => [...document.querySelectorAll(selector)].slice(0, 40).map((e) => {
+    const [a, b] = [light(getComputedStyle(e)[kind]), light(behind(e))].sort((x, y) => y - x);
+    return [selector, (a + 0.05) / (b + 0.05)];
+  }));
+}'''
+
+
+@browsing
+@pytest.mark.parametrize('dark', [False, True])
+def test_text_and_lines_stand_out(site, dark):
+    page = site('play.html', dark=dark)
+    live(page)
+    for variant in VARIANTS:
+        pick(page, 'variant', variant)
+        found = page.evaluate(CONTRAST, [['.bd-article p', 'color'], ['.bd-article p code', 'color'], ['.rprop-play .status', 'color'], ['.rprop-play legend', 'color'],
+                                         ['.rprop-play .key', 'fill'], ['.rprop-play .axis text', 'fill']])
+        assert len(found) > 10 and [(s, c) for s, c in found if c < 4.5] == []
+        lines = page.evaluate(CONTRAST, [['.rprop-play .path', 'stroke'], ['.rprop-play .line', 'stroke'], ['.rprop-play .start-ring', 'stroke']])
+        assert [(s, c) for s, c in lines if c < 3] == []
+
+
+@browsing
+def test_the_chapters_have_facts_a_way_on_and_links_to_the_reference(site):
+    page = site('idea/10_rule.html')
+    assert re.search(r'You need:.+You will have:.+Reading time: about \d+ minutes', page.inner_text('.facts'), re.S)
+    assert page.locator('a.left-prev[href="00_problems.html"]').count() == 1 and page.locator('a.right-next').count() == 1
+    assert page.locator('.bd-article a[href^="../api/"]').count() >= 1
+    assert page.locator('details').count() >= 1
