@@ -24,6 +24,7 @@ class Stream:
 
 
 CURRENT = [Stream(0)]
+HELD = []  # as torch's own memory pool does, memory is not given back before the work that is queued on it is done
 
 
 def flat(values):
@@ -54,6 +55,7 @@ class Disguised(torch.Tensor):
                     raise NotImplementedError(f'{name} of a tensor in a capture is not played')
             else:
                 runtime.streamSynchronize(pointer)
+                HELD.clear()
         result = super().__torch_function__(function, types, args, kwargs)
         if name in ('cpu', 'numpy', 'tolist', 'item'):
             return result.as_subclass(torch.Tensor) if isinstance(result, torch.Tensor) else result
@@ -71,6 +73,7 @@ def adopt(tensor):
         plain = tensor.as_subclass(torch.Tensor)
         store = plain.untyped_storage()
         DRIVER.emu_adopt(store.data_ptr(), max(1, store.nbytes()), 0)
+        HELD.append(plain)
 
 
 class Factories(TorchFunctionMode):
