@@ -20,7 +20,7 @@ from numpy import ndarray
 from .arrays import BLOCK, Room, backend, compiled, numba_works, numbers, plain, scattered, step_blocks
 from .rows import LONG, PART, bundles, clear, joined, layout, parts, pieces, raw, separate, step_bundle, together
 from ..rule import State, namespace, update_all
-from ..variants import Flip, cast_pair, retreat
+from ..variants import cast_pair, retreat
 
 # %% ../../nbs/inside/45_engine.ipynb #0c60cc6c
 def move(w: Any, g: Any, memory: dict, turned: Any, etas: Any, step_sizes: Any) -> None:
