@@ -16,7 +16,7 @@ from .inside.checkpoint import fingerprint
 from .inside.loop import result_at, saver, start_or_resume, walk_until
 from .inside.options import WALK_OPTIONS, Options, read_options
 from .inside.results import Result, Trace, listener, progress_bar
-from .inside.walk import Variant, prepare
+from .inside.walk import Variant, prepare, rprop
 
 _all_ = ['Options', 'Result', 'Trace']
 

@@ -8,7 +8,9 @@ __all__ = ['Record', 'fingerprint', 'write_checkpoint', 'read_checkpoint', 'chec
 # %% ../../nbs/inside/68_checkpoint.ipynb #68a00002
 import hashlib
 import json
+import math
 from collections import deque
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
