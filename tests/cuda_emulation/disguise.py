@@ -4,6 +4,7 @@ Their memory is announced to the driver, so CuPy's kernels may work on it. What 
 only after all that waits in torch's current stream, as it would on a GPU. As torch does, it refuses to mix them with tensors on the host.
 """
 import ctypes
+from collections import deque
 
 import torch
 from cupy.cuda import runtime
@@ -24,7 +25,7 @@ class Stream:
 
 
 CURRENT = [Stream(0)]
-HELD = []  # as torch's own memory pool does, memory is not given back before the work that is queued on it is done
+HELD = deque(maxlen=1000)  # torch's memory pool lets queued work finish before it gives memory to others; here it lives a while longer
 
 
 def flat(values):
@@ -55,7 +56,6 @@ class Disguised(torch.Tensor):
                     raise NotImplementedError(f'{name} of a tensor in a capture is not played')
             else:
                 runtime.streamSynchronize(pointer)
-                HELD.clear()
         result = super().__torch_function__(function, types, args, kwargs)
         if name in ('cpu', 'numpy', 'tolist', 'item'):
             return result.as_subclass(torch.Tensor) if isinstance(result, torch.Tensor) else result
