@@ -16,8 +16,18 @@ import numpy as np
 from ..rule import State, init, namespace
 from ..variants import retreat, update, variant_named
 from .settings import all_true, check_ranges
-from .shapes import (Evaluation, Space, build, evaluate_pair, evaluate_two, finite, same, space_of,
-                                     spread, spread_pair)
+from rprop_lit.inside.shapes import (
+    Evaluation,
+    Space,
+    build,
+    evaluate_pair,
+    evaluate_two,
+    finite,
+    same,
+    space_of,
+    spread,
+    spread_pair,
+)
 from .differences import POWERS, evaluate_by_differences
 
 # %% ../../nbs/inside/65_walk.ipynb #07b97a23
@@ -105,6 +115,7 @@ class Snapshot(NamedTuple):
     undone : bool
         Whether a move was taken back to arrive here.
     """
+
     here: Evaluation
     last: Evaluation
     tried: Evaluation
@@ -114,8 +125,10 @@ class Snapshot(NamedTuple):
     njev: int
     undone: bool
 
+
 class Walker(NamedTuple):
-    "What does not change on the way: how to evaluate, the space, the rule's settings, whether the walk is safe"
+    "What stays on the way: how to evaluate, the space, the rule's settings, whether the walk is safe"
+
     evaluate: Callable[[Any], Evaluation]
     space: Space
     settings: dict
@@ -129,8 +142,17 @@ def point_of(walker: Walker, now: Snapshot) -> Point:
     span = (float(free.min()), float(free.max())) if free.size else (0.0, 0.0)
     with np.errstate(all='ignore'):
         jac = here.g.astype(here.x.dtype, copy=False)
-    return Point(build(here.x, tree), here.fun, build(jac, tree), build(now.state.step, tree), now.nit, now.nfev,
-                 float(abs(here.slope).max()), span, now.undone)
+    return Point(
+        build(here.x, tree),
+        here.fun,
+        build(jac, tree),
+        build(now.state.step, tree),
+        now.nit,
+        now.nfev,
+        float(abs(here.slope).max()),
+        span,
+        now.undone,
+    )
 
 # %% ../../nbs/inside/65_walk.ipynb #458df017
 def _beyond(x: Any, here: Evaluation) -> Evaluation | None:
@@ -192,19 +214,34 @@ def _evaluator(fun: Callable, jac: Any, args: Any, space: Space) -> Callable[[An
         return partial(evaluate_by_differences, fun, '2-point', args, space)
     if isinstance(jac, str) and jac in POWERS:
         return partial(evaluate_by_differences, fun, jac, args, space)
-    raise ValueError(f'jac={jac!r}: need True where fun returns (error, gradient), a function that returns the gradient, '
-                     f"or '2-point' (the same as None), '3-point' or 'cs' to compute it from errors")
+    raise ValueError(
+        f'jac={jac!r}: need True where fun returns (error, gradient), a function that returns the gradient, '
+        f"or '2-point' (the same as None), '3-point' or 'cs' to compute it from errors"
+    )
 
 # %% ../../nbs/inside/65_walk.ipynb #65a00004
-def prepare(fun: Callable, x0: Any, args: Any, jac: Any, variant: str, bounds: Any, lr: Any = 'auto', etas: Any = (0.5, 1.2),
-            step_sizes: Any = (0.0, math.inf), safe: bool = False) -> tuple[Walker, Any, State]:
+def prepare(
+    fun: Callable,
+    x0: Any,
+    args: Any,
+    jac: Any,
+    variant: str,
+    bounds: Any,
+    lr: Any = 'auto',
+    etas: Any = (0.5, 1.2),
+    step_sizes: Any = (0.0, math.inf),
+    safe: bool = False,
+) -> tuple[Walker, Any, State]:
     "The walker, its start and its first state; every setting is checked here, and nothing is evaluated"
     variant_named(variant)
     if not isinstance(safe, (bool, np.bool_)):
         raise ValueError(f'safe={safe!r}: need True or False')
     space, x = space_of(x0, bounds)
-    settings = {'variant': variant, 'etas': spread_pair('etas', etas, space.tree, space.wide),
-                'step_sizes': spread_pair('step_sizes', step_sizes, space.tree, space.wide)}
+    settings = {
+        'variant': variant,
+        'etas': spread_pair('etas', etas, space.tree, space.wide),
+        'step_sizes': spread_pair('step_sizes', step_sizes, space.tree, space.wide),
+    }
     check_ranges(0.0, settings['etas'], settings['step_sizes'])
     walker = Walker(_evaluator(fun, jac, args, space), space, settings, bool(safe))
     return walker, x, _first_state(x, lr, space)
@@ -222,9 +259,20 @@ Variant = Literal['irprop+', 'irprop-', 'rprop+', 'rprop-']
 Pair = tuple[Any, Any] | list[Any] | np.ndarray
 FirstStep = float | list[Any] | tuple[Any, ...] | dict[Any, Any] | np.ndarray | Literal['auto']
 
-def rprop(fun: Callable[..., Any], x0: Any, args: Any = (), *, jac: Any = True, variant: Variant = 'irprop+',
-          bounds: Any = None, lr: FirstStep = 'auto', etas: Pair = (0.5, 1.2), step_sizes: Pair = (0.0, math.inf),
-          safe: bool = False) -> Iterator[Point]:
+
+def rprop(
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Any = (),
+    *,
+    jac: Any = True,
+    variant: Variant = 'irprop+',
+    bounds: Any = None,
+    lr: FirstStep = 'auto',
+    etas: Pair = (0.5, 1.2),
+    step_sizes: Pair = (0.0, math.inf),
+    safe: bool = False,
+) -> Iterator[Point]:
     """An endless walk by Rprop: a generator of points, the first is the start.
 
     Parameters
@@ -232,17 +280,19 @@ def rprop(fun: Callable[..., Any], x0: Any, args: Any = (), *, jac: Any = True, 
     fun : callable
         `fun(x, *args)` returns the error, and with `jac=True` also its gradient, laid out like x.
     x0 : array_like, or a dict, list or tuple of arrays
-        The start: any shape and structure, NumPy or CuPy, of one floating-point type, which is kept; integers become
-        float64. It is moved into the bounds.
+        The start: any shape and structure, NumPy or CuPy, of one floating-point type, which is kept;
+        integers become float64. It is moved into the bounds.
     args : tuple, default ()
         Further arguments of `fun` and `jac`; anything else is one further argument.
     jac : True, callable, '2-point', '3-point', 'cs' or None, default True
-        Whether `fun` returns (error, gradient), or a function that returns the gradient, or how to compute it from
-        errors alone: n more calls of `fun` for n coordinates, 2n, or n with complex numbers; None is '2-point'.
+        Whether `fun` returns (error, gradient), or a function that returns the gradient, or how to compute
+        it from errors alone: n more calls of `fun` for n coordinates, 2n, or n with complex numbers; None
+        is '2-point'.
     variant : {'irprop+', 'irprop-', 'rprop+', 'rprop-'}, default 'irprop+'
         Which rule.
     bounds : sequence of (low, high), scipy.optimize.Bounds or None, default None
-        Never left; None and infinities are no bound, equal bounds fix a coordinate at the nearest number of x's type.
+        Never left; None and infinities are no bound, equal bounds fix a coordinate at the nearest number of
+        x's type.
     lr : float, array_like or 'auto', default 'auto'
         First step, in units of x; 'auto' is a hundredth of each coordinate of x0, at least 0.01.
     etas : (float, float), default (0.5, 1.2)
@@ -260,16 +310,16 @@ def rprop(fun: Callable[..., Any], x0: Any, args: Any = (), *, jac: Any = True, 
     Raises
     ------
     ValueError
-        If x0 is empty or not finite, the bounds cross, or an option is out of range; on the walk, if a gradient is not
-        laid out as x0, and at its start also if the error there is not finite.
+        If x0 is empty or not finite, the bounds cross, or an option is out of range; on the walk, if a
+        gradient is not laid out as x0, and at its start also if the error there is not finite.
     TypeError
-        If x0 is a torch tensor, or it or a gradient is not of real numbers, if x0 mixes types, if an error is not one
-        number, if with `jac=True` there is no pair.
+        If x0 is a torch tensor, or it or a gradient is not of real numbers, if x0 mixes types, if an error
+        is not one number, if with `jac=True` there is no pair.
 
     Notes
     -----
-    Riedmiller and Braun (1993); Igel and Hüsken (2003); safe mode after Bailey (2015). An evaluation is not repeated
-    where the walk stays, or returns to the point before or to the one that was evaluated last.
+    Riedmiller and Braun (1993); Igel and Hüsken (2003); safe mode after Bailey (2015). An evaluation is not
+    repeated where the walk stays, or returns to the point before or to the one that was evaluated last.
 
     Examples
     --------
