@@ -16,7 +16,8 @@ from .inside.checkpoint import fingerprint
 from .inside.loop import result_at, saver, start_or_resume, walk_until
 from .inside.options import WALK_OPTIONS, Options, read_options
 from .inside.results import Result, Trace, listener, progress_bar
-from .inside.walk import Variant, prepare, rprop
+from .inside.settings import VariantName
+from .inside.walk import prepare, rprop
 
 _all_ = ['Options', 'Result', 'Trace', 'rprop']
 
@@ -27,7 +28,7 @@ def minimize(
     args: Any = (),
     *,
     jac: Any = True,
-    variant: Variant = 'irprop+',
+    variant: VariantName = 'irprop+',
     bounds: Any = None,
     tol: float | None = None,
     callback: Callable[..., Any] | None = None,
@@ -105,7 +106,7 @@ def scipy_method(
     constraints: Any = (),
     callback: Callable[..., Any] | None = None,
     tol: float | None = None,
-    variant: Variant = 'irprop+',
+    variant: VariantName = 'irprop+',
     disp: bool = False,
     **options: Any,
 ) -> Result:
