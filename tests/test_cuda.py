@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from streams import ETAS, bits, errors, gradients
 
-from rprop_lit.inside.cuda import BODY, TYPES, answered, on_device, source, tables
+from rprop_lit.inside.cuda import BODY, TYPES, flip_of, on_device, source, tables
+from rprop_lit.optim import Parameter, Rprop
 from rprop_lit.rule import State, init, update_all
 from rprop_lit.variants import Flip, cast_pair, read_loss, retreat
 
@@ -202,9 +203,13 @@ def test_nothing_of_this_needs_cupy():
 
 
 def test_errors_on_the_host_are_answered_as_ever():
-    group = {'variant': 'irprop+', 'maximize': False, 'loss': 2.0}
-    assert answered(None, group, np.float32(3)) == Flip(True, True, loss=3.0) and answered(None, group, [1.0][0]) == Flip(True, False, loss=1.0)
-    assert answered(None, group, math.nan).retreat and read_loss(None, False) is None and read_loss(np.array([2.0]), True) == -2.0
-    with pytest.raises(ValueError, match='loss'):
-        answered(None, group, None)
-    assert answered(None, {**group, 'variant': 'rprop-'}, None) == Flip(False, False)
+    def flip(loss, **settings):
+        group, = Rprop([Parameter([1.0])], **{'variant': 'irprop+', **settings}).param_groups
+        group['loss'] = 2.0
+        return flip_of(group, loss, [])
+    assert flip(np.float32(3)) == Flip(True, True, loss=3.0) and flip(1.0) == Flip(True, False, loss=1.0)
+    assert flip(math.nan).retreat and read_loss(None, False) is None and read_loss(np.array([2.0]), True) == -2.0
+    assert flip(1.0, maximize=True) == Flip(True, False, loss=-1.0)
+    with pytest.raises(ValueError, match='compares errors'):
+        flip(None)
+    assert flip(None, variant='rprop-') == Flip(False, False)

@@ -10,7 +10,7 @@ from streams import ETAS, VARIANTS, bits, errors, gradients
 from test_cuda import GXX, PLAYED, PLAYER, build
 
 from rprop_lit.inside import cuda
-from rprop_lit.inside.cuda import CudaEngine
+from rprop_lit.inside.cuda import Cuda
 from rprop_lit.optim import Parameter, Rprop
 from rprop_lit.rule import init
 from rprop_lit.variants import update
@@ -165,9 +165,9 @@ def walk(xp, dtype, steps, **options):
             if q in host.state:
                 assert all(bits(gpu.state[p][name].get()) == bits(host.state[q][name]) for name in ('sign', 'step_size'))
                 assert gpu.state[p]['step'] == host.state[q]['step']
-    engine, = gpu.engines.values()
-    assert isinstance(engine, CudaEngine)
-    return engine
+    plan, = gpu.param_groups[0].plans
+    assert Cuda().fits(plan.read()[0])
+    return plan.own['cuda']
 
 
 @pytest.mark.parametrize('etas', ETAS, ids=str)
@@ -190,8 +190,9 @@ def test_the_table_is_sent_only_when_a_gradient_moved(cupy):
         p.grad = cupy.full(p.shape, 1.0, np.float32)
     for _ in range(3):
         gpu.step()
-    engine, = gpu.engines.values()
-    assert engine.rows.turn == 1 and engine.read(there, None) is not None  # nobody has asked for the state: a quick look is enough
+    plan, = gpu.param_groups[0].plans
+    engine = plan.own['cuda']
+    assert engine.rows.turn == 1
     for _ in range(10):
         there[0].grad = cupy.full(there[0].shape, 1.0, np.float32)
         kept = there[0].grad  # noqa: F841  held, so that the next one lies elsewhere

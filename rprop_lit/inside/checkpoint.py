@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..rule import State
-from .memory import on_host, read_arrays, write_arrays
+from .files import read_arrays, write_arrays
+from .memory import on_host
 from .shapes import Evaluation, Space, build, flat
 from .walk import Point, Snapshot, Walker
 
