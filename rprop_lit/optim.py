@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .inside.cuda import Cuda, flip_of
+from .inside.cuda import Cuda, DeviceLoss, check_capture, flip_of
 from .inside.engine import Backend, Blocks, Compiled, Plan, Readable, make_plans, plan_anew
 from .inside.files import packed, read_arrays, unpacked, write_arrays
 from .inside.groups import Group, as_groups, read_group, saved_items
@@ -44,12 +44,15 @@ def _ready(group: Group, memories: dict, loss: Any) -> tuple:
     same = len(group['params']) == len(group.planned) and all(p is q for p, q in zip(group['params'], group.planned))
     found = [plan.read() for plan in group.plans] if same and len(group['params']) == len(group['names']) else [None]
     if None in found:
+        check_capture([[held(p)] for p in group['params']], False)
         plan_anew(group, memories)
         found = [plan.read() for plan in group.plans]
+    for plan, (ws, gs) in zip(group.plans, found):
+        check_capture([ws], all(count >= 0 or g is None for count, g in zip(plan.store.counts.tolist(), gs)))
     if group.settings.nonfinite == 'raise':
         for plan, (_, gs) in zip(group.plans, found):
             plan.check_finite(gs)
-    return flip_of(group, loss, found[0][0] if found else []), [(plan, *read) for plan, read in zip(group.plans, found)]
+    return flip_of(group, loss, [ws for ws, _ in found]), [(plan, *read) for plan, read in zip(group.plans, found)]
 
 # %% ../nbs/use/30_optim.ipynb #22791fe4
 def _labelled(groups: list) -> list[tuple[str, Any]]:
@@ -170,11 +173,11 @@ class Rprop:
                  variant: VariantName = 'irprop-', maximize: bool = False,
                  nonfinite: Literal['hold', 'raise'] = 'hold') -> None:
         self.defaults = dict(lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, nonfinite=nonfinite)
-        self.param_groups: list[Group] = [read_group(group, self.defaults) for group in as_groups(params)]
-        if not _labelled(self.param_groups):
+        self._groups = [read_group(group, self.defaults) for group in as_groups(params)]
+        if not _labelled(self._groups):
             raise ValueError('params is empty: there is nothing to optimize')
-        check_apart(_labelled(self.param_groups))
-        self._memories: dict[Any, Memory] = {p: Memory() for _, p in _labelled(self.param_groups)}
+        check_apart(_labelled(self._groups))
+        self._memories: dict[Any, Memory] = {p: Memory() for _, p in _labelled(self._groups)}
 
     def add_param_group(self, group: dict) -> None:
         """Add a group, for example for a part of the model that joins later.
@@ -190,14 +193,14 @@ class Rprop:
             No dict, an unknown setting, a setting or parameter that cannot work, a parameter that is there already.
         """
         new = read_group(group, self.defaults)
-        check_apart(_labelled([*self.param_groups, new]))
-        self.param_groups.append(new)
+        check_apart(_labelled([*self._groups, new]))
+        self._groups.append(new)
         for p in new['params']:
             self._memories.setdefault(p, Memory())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         "Forget all gradients: set them to None, or fill them with zeros in place where `set_to_none` is False"
-        for _, p in _labelled(self.param_groups):
+        for _, p in _labelled(self._groups):
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:
@@ -226,13 +229,21 @@ class Rprop:
         if closure is not None and loss is not None:
             raise ValueError('step() got both a closure and a loss: give one of them')
         loss = _loss_of(closure) if closure is not None else loss
-        ready = [_ready(group, self._memories, loss) for group in self.param_groups]
+        ready = [_ready(group, self._memories, loss) for group in self._groups]
         with np.errstate(all='ignore'), Uninterrupted():  # a move that overflows is no error, and half a step would be one
-            for group, (flip, work) in zip(self.param_groups, ready):
+            for group, (flip, work) in zip(self._groups, ready):
                 for plan, ws, gs in work:
                     plan.step_all(ws, gs, flip, BACKENDS)
-                group['loss'] = flip.loss
+                if not isinstance(flip.loss, DeviceLoss):
+                    group['loss'] = flip.loss
         return loss
+
+    @property
+    def param_groups(self) -> list[Group]:
+        "The groups: dicts of parameters, their names, settings and the last error, 'loss', as a number"
+        for group in self._groups:
+            group.last_loss()
+        return self._groups
 
     @property
     def state(self) -> States:
@@ -266,10 +277,10 @@ class Rprop:
         if not isinstance(state_dict, dict) or not {'state', 'param_groups'} <= set(state_dict):
             raise ValueError("a state dict needs 'state' and 'param_groups'")
         try:
-            items, values = _parsed(state_dict, self.param_groups)
+            items, values = _parsed(state_dict, self._groups)
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
             raise ValueError(f'this is no state of an Rprop: {error!r}') from None
-        _load(items, values, self.param_groups, self._memories)
+        _load(items, values, self._groups, self._memories)
 
     def save(self, path: Any) -> None:
         """Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was.
@@ -301,7 +312,7 @@ class Rprop:
         OSError
             A file that cannot be opened.
         """
-        settings = len(repr(self.param_groups)) + 200 * sum(1 + math.prod(weights(p).shape) for _, p in _labelled(self.param_groups))
+        settings = len(repr(self._groups)) + 200 * sum(1 + math.prod(weights(p).shape) for _, p in _labelled(self._groups))
         arrays = read_arrays(path, 2**20 + 4 * settings)
         try:
             self.load_state_dict(unpacked(arrays))

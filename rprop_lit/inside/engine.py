@@ -16,7 +16,7 @@ import numpy as np
 from .arrays import BLOCK, Scratch, blocks_kernel, compiled_kernel, limits_of, numba_works, on_cpu, plain
 from .config import config
 from .groups import Group, check_fits
-from .memory import Memory, Store, reals
+from .memory import Memory, Store, beside, reals
 from .parameters import check_apart, finite, gone_wrong, gradient, held, kinds, tensors_of, weights, writable
 from .rows import LONG, PART, bundles, clear, parts, pieces, runs, step_bundle, together
 from .settings import Settings
@@ -123,7 +123,7 @@ class Plan:
         "Begin the memory of those that have a gradient for the first time"
         counts, there = self.store.counts, np.array([g is not None for g in gs])
         for i in np.flatnonzero((counts < 0) & there):
-            part = slice(self.store.ends[i], self.store.ends[i + 1])
+            part = slice(self.store.ends[i], self.store.ends[i] + self.store.sizes[i])
             self.sign[part] = 0
             self.step[part] = self._first(self.settings.lr, i)
             counts[i] = 0
@@ -154,8 +154,9 @@ class Plan:
 
     def step_all(self, ws: list, gs: list, flip: Flip, backends: list) -> None:
         "Make one step"
-        there = self.begin(gs)
-        next(b for b in backends if b.fits(ws)).step(self, ws, gs, flip)
+        with beside(ws[0]):
+            there = self.begin(gs)
+            next(b for b in backends if b.fits(ws)).step(self, ws, gs, flip)
         self.store.counts += there
         if self.tensors:  # torch shall notice that these weights have changed
             moved = [p for p, g in zip(self.params, gs) if g is not None]
@@ -209,7 +210,8 @@ def _numbers_of(plan: Plan, i: int) -> tuple[tuple, tuple]:
     "Factors and limits for one parameter: numbers, or arrays in its library and shape"
     four = plan.limits[:4]
     if plan.limits.rowwise:
-        rows = [row[plan.store.ends[i]:plan.store.ends[i + 1]].reshape(plan.store.shapes[i]) for row in four]
+        sizes = plan.store.sizes  # without the gaps that rows on a GPU have
+        rows = [row[sum(sizes[:i]):sum(sizes[:i + 1])].reshape(plan.store.shapes[i]) for row in four]
         four = rows if namespace(plan.step) is np else [_like(row, plan.step) for row in rows]
     else:
         four = [float(x) for x in four]

@@ -71,6 +71,7 @@ class Group(dict):
     """
     def __init__(self, params: list, names: list, settings: Settings, **more: Any) -> None:
         self.plans: list[Any] = []  # the engine's (chapter 45)
+        self.device_loss: Any = None  # where a GPU keeps the last error (chapter 50)
         self.planned: list[Any] = []  # the parameters that they were made for
         check_fits(settings, params, names)
         self.settings = settings
@@ -87,7 +88,16 @@ class Group(dict):
                 plan.use(settings)
             self.settings = settings
             super().update(_shown(settings))
+        if 'loss' in new:
+            self.device_loss = None
         super().update(new)
+
+    def last_loss(self) -> float:
+        "The last error, brought up to date where a GPU keeps it"
+        value = None if self.device_loss is None else self.device_loss.read()
+        if value is not None:
+            super().__setitem__('loss', value)
+        return self['loss']
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
@@ -103,11 +113,13 @@ class Group(dict):
         return self
 
     def __reduce__(self) -> tuple:
+        self.last_loss()
         return Group.__new__, (Group,), {**self}
 
     def __setstate__(self, items: dict) -> None:
         dict.update(self, items)
-        self.plans, self.planned, self.settings = [], [], Settings(**{name: items[name] for name in NAMES})
+        self.plans, self.planned, self.device_loss = [], [], None
+        self.settings = Settings(**{name: items[name] for name in NAMES})
 
 # %% ../../nbs/inside/42_groups.ipynb #62bdafa2
 def _shown(settings: Settings) -> dict:

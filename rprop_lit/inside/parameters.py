@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .memory import reals
+from .memory import beside, reals
 from .rows import flatten
 from ..rule import is_tensor, namespace
 
@@ -116,17 +116,21 @@ def kinds(arrays: list, tensors: bool) -> list[tuple]:
     "What must stay the same from step to step, of each array: its type, shape and place"
     if tensors:
         return [(a.dtype, a.shape, a.device, a.layout, a.is_conj(), a.is_neg()) for a in arrays]
+    if arrays and namespace(arrays[0]).__name__ == 'cupy':
+        return [(type(a), a.dtype, a.shape, a.device) for a in arrays]
     return [(type(a), a.dtype, a.shape) for a in arrays]
 
 # %% ../../nbs/inside/41_parameters.ipynb #d619e0ba
 def finite(g: Any) -> bool:
     "Are all numbers of a gradient finite?"
     xp = namespace(g)
-    return bool(xp.all(xp.isfinite(g)))
+    with beside(g):
+        return bool(xp.all(xp.isfinite(g)))
 
 def gone_wrong(g: Any, label: str) -> ValueError:
     "The error for a gradient that is not finite"
-    nan, inf = int((g != g).sum()), int((abs(g) == math.inf).sum())
+    with beside(g):
+        nan, inf = int((g != g).sum()), int((abs(g) == math.inf).sum())
     return ValueError(f"the gradient of {label} holds {nan} NaN and {inf} inf; nonfinite='hold' leaves NaN weights where they are")
 
 # %% ../../nbs/inside/41_parameters.ipynb #acc5ee80
