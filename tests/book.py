@@ -27,7 +27,15 @@ def quiet(bundle):
     for out in bundle:
         if 'text/plain' in out.get('data', {}):
             out['data']['text/plain'] = [re.sub(r' at 0x[0-9a-f]+', '', ''.join(out['data']['text/plain']))]
-    return [out for out in bundle if out.get('name') != 'stderr']
+    return as_jupyter([out for out in bundle if out.get('name') != 'stderr'])
+
+
+def as_jupyter(bundle):
+    "Outputs as Jupyter stores them, text as a list of lines, so that a chapter saved in JupyterLab does not differ"
+    for out in bundle:
+        for part, keys in ((out, ['text']), (out.get('data', {}), [key for key in out.get('data', {}) if key.startswith('text/') or key == 'image/svg+xml'])):
+            part.update({key: ''.join(part[key]).splitlines(True) for key in keys if key in part})
+    return bundle
 
 
 NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'autograd': ['autograd'], 'sympy': ['sympy']}  # flag: what its cells import
@@ -35,12 +43,8 @@ NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'autograd': ['autograd'], 
 
 def flags():
     "Cells with these flags are not run: nbdev's `tst_flags`, without those whose libraries are installed, and without `cuda` where there is a GPU"
-    from configparser import ConfigParser
-
-    ini = ConfigParser(delimiters=['='])
-    ini.read(ROOT / 'settings.ini', encoding='utf-8')
     there = {flag for flag, names in NEEDS.items() if all(map(find_spec, names))} | ({'cuda'} if has_gpu() else set())
-    return set(ini['DEFAULT']['tst_flags'].split()) - there
+    return set(settings()['tst_flags'].split()) - there
 
 
 def left_out(path):
@@ -94,6 +98,40 @@ def has_gpu():
         return False
 
 
+LEARN = ('idea', 'use', 'evidence')  # the chapters that a reader may want to try out at once
+
+
+def settings():
+    "The entries of settings.ini"
+    from configparser import ConfigParser
+
+    ini = ConfigParser(delimiters=['='])
+    ini.read(ROOT / 'settings.ini', encoding='utf-8')
+    return ini['DEFAULT']
+
+
+def online(path):
+    "The line of a chapter that opens it in Colab and in Binder"
+    cfg, place = settings(), path.relative_to(ROOT).as_posix()
+    name = f"{cfg['user']}/{cfg['repo']}"
+    return (f"[Open in Colab](https://colab.research.google.com/github/{name}/blob/{cfg['branch']}/{place}) or "
+            f"[in Binder](https://mybinder.org/v2/gh/{name}/{cfg['branch']}?labpath={place}). In Colab, first run `%pip install git+{cfg['git_url']}`.")
+
+
+def furnish(path):
+    "Store the outputs of a chapter as Jupyter does, and put the line that opens it online below its title"
+    import json
+
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    for cell in nb['cells']:
+        if cell['cell_type'] == 'code':
+            cell['outputs'] = as_jupyter(cell['outputs'])
+    if path.parent.name in LEARN:
+        line = {'cell_type': 'markdown', 'id': 'open-online', 'metadata': {}, 'source': [online(path)]}
+        nb['cells'] = [nb['cells'][0], line, *(c for c in nb['cells'][1:] if c['id'] != 'open-online')]
+    path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
+
+
 def readme():
     "README.md is nbs/index.ipynb, its prose, its code, its stored outputs: the text, and the pictures by name"
     import nbformat
@@ -133,6 +171,7 @@ def main(args):
         done = subprocess.run([sys.executable, __file__, ONE, str(path)], env=env)
         if done.returncode:
             sys.exit(done.returncode)
+        furnish(path)
     tidy()
     if (ROOT / 'nbs' / 'index.ipynb').exists():
         text, pictures = readme()

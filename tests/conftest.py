@@ -1,7 +1,9 @@
 """What several test files need from pytest."""
+from collections import Counter
+
 import pytest
 
-from rprop_lit.inside.arrays import backend
+from rprop_lit.inside.config import config
 
 
 @pytest.fixture(params=['numpy', 'numba'])
@@ -9,6 +11,13 @@ def path(request):
     "Both ways to step arrays in memory, chosen while a test runs; the second needs Numba"
     if request.param == 'numba':
         pytest.importorskip('numba', reason='Numba is not installed: the compiled path is left out')
-    before = backend()
-    yield backend(request.param)
-    backend(before)
+    before, config.backend = config.backend, request.param
+    yield request.param
+    config.backend = before
+
+
+def pytest_terminal_summary(terminalreporter):
+    "One line for each reason to skip, with the number of tests; `-rs` shows them one by one"
+    reasons = Counter(report.longrepr[2].removeprefix('Skipped: ') for report in terminalreporter.stats.get('skipped', []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f'SKIPPED {count}: {reason}')

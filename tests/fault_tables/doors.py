@@ -1,4 +1,6 @@
 """Deliberate faults in the doors: the main job, torch's optimizer, Optax's transformation."""
+from importlib.util import find_spec
+
 MAIN = 'test_main.py::'
 
 FAULTS = {
@@ -27,3 +29,14 @@ FAULTS = {
     'torch: names are dropped': ('test_torch_face.py::test_names_appear_in_messages', 'torch:_as_ours', "'param_names' in group", 'False'),
     'torch: differentiable is taken': ('test_torch_face.py::test_what_is_refused', 'torch:Rprop.__init__', 'if differentiable:', 'if False:'),
 }
+
+JAX = {  # seen only where JAX and Optax are installed: the tests are skipped elsewhere
+    'jax: the value is not remembered': ('test_jax.py::test_updates_are_pure', 'jax:rprop', 'jnp.where(finite, loss, state.loss)', 'state.loss'),
+    'jax: a value that is not finite is compared': ('test_jax.py::test_a_first_value_that_is_not_finite_moves_nothing', 'jax:rprop', 'jnp.isfinite(loss) if judged else True', 'True'),
+    'jax: leaves get the first sign': ('test_jax.py::test_a_tree_under_jit_and_scan_is_the_readable_form_on_each_array', 'jax:_update_leaf', 'state = State(sign, step)', 'state = State(abs(sign), step)'),
+    'jax: shapes are not compared': ('test_jax.py::test_refusals', 'jax:_update_leaf', 'g.shape != step.shape', 'False'),
+    'jax: settings are not checked': ('test_jax.py::test_refusals', 'jax:rprop', 'check_ranges(lr, etas, step_sizes)', 'pass'),
+}
+
+if find_spec('jax') and find_spec('optax'):
+    FAULTS |= JAX
