@@ -104,12 +104,12 @@ def streaming(count=9):
     "One pass over a file in pieces against one pass in memory"
     from threadpoolctl import threadpool_limits
     folder, random = Path(tempfile.mkdtemp()), np.random.default_rng(0)
-    X, y = random.standard_normal((160_000, 50), dtype=np.float32), random.standard_normal(160_000, dtype=np.float32)
+    X, y = random.standard_normal((40_000, 50), dtype=np.float32), random.standard_normal(40_000, dtype=np.float32)
     np.save(folder / 'X.npy', X)
     np.save(folder / 'y.npy', y)
-    w = [random.standard_normal((50, 64), dtype=np.float32) / 7, random.standard_normal(64, dtype=np.float32) / 8]
-    files = full_batch(net, (folder / 'X.npy', folder / 'y.npy'), batch_size=10_000, threads=1)
-    cut = [(X[i:i + 10_000], y[i:i + 10_000]) for i in range(0, len(X), 10_000)]
+    w = [random.standard_normal((50, 256), dtype=np.float32) / 7, random.standard_normal(256, dtype=np.float32) / 16]
+    files = full_batch(net, (folder / 'X.npy', folder / 'y.npy'), batch_size=5_000, threads=1)
+    cut = [(X[i:i + 5_000], y[i:i + 5_000]) for i in range(0, len(X), 5_000)]
     with threadpool_limits(1, 'blas'):
         found = turns({'in memory, at once': lambda: net(w, (X, y)), 'in memory, in pieces': lambda: [net(w, piece) for piece in cut], 'from a file, in pieces': lambda: files(w)}, count)
     shutil.rmtree(folder)
@@ -163,6 +163,7 @@ def main(words):
     path = HERE / 'scale.json'
     results = read(path) or {}
     results['made'] = made('numpy', 'dask', 'distributed', 'threadpoolctl') | {'hardware': f'{processor()}, {os.cpu_count()} cores, shared with other work'}
+    results['made']['command'] = '; '.join(f'python tests/evidence/scale.py {part}' for part in ('large', 'cost'))
     if words != ['cost']:
         results['large'] = large()
         write(path, results)
