@@ -6,8 +6,7 @@
 __all__ = ['PATIENCE', 'NOBODY', 'ATTEMPTS', 'checked', 'check_connection', 'block_size', 'on_worker', 'ended', 'failure', 'sent',
            'Workers']
 
-# %% ../../nbs/inside/73_cluster.ipynb #a19804bf
-import asyncio
+# %% ../../nbs/inside/73_cluster.ipynb #fa0db772
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -53,7 +52,7 @@ def _arrived(label: tuple, source: Any) -> Piece:
     number, name, kind = label
     return Piece(number, name, kind, source) if kind == 'file' else Piece(number, name, 'here', lambda: source)
 
-# %% ../../nbs/inside/73_cluster.ipynb #bc1d94c8
+# %% ../../nbs/inside/73_cluster.ipynb #c2a4fc42
 PATIENCE = 60.0
 NOBODY = f'the cluster has had no worker for {PATIENCE:g} seconds'
 
@@ -62,7 +61,7 @@ def ended(client: Any, futures: Any) -> Iterator[set]:
     from distributed import wait
     waiting, since = set(futures), time.monotonic()
     while waiting:
-        with suppress(CancelledError, TimeoutError, asyncio.TimeoutError):
+        with suppress(CancelledError, TimeoutError):
             wait(waiting, timeout=1, return_when='FIRST_COMPLETED')
         check_connection(client)
         done = {future for future in waiting if future.status != 'pending'}
@@ -93,7 +92,7 @@ def sent(client: Any, value: Any, **where: Any) -> Any:
     except KeyError as error:
         raise OSError(f'a worker left while data was sent to it: {error}') from error
 
-# %% ../../nbs/inside/73_cluster.ipynb #5f0baeb0
+# %% ../../nbs/inside/73_cluster.ipynb #84ccc93a
 ATTEMPTS = 5
 
 class Workers:
@@ -128,7 +127,7 @@ class Workers:
             if not here:
                 self.client.wait_for_workers(1, timeout=PATIENCE)
                 here = self.client.ncores()
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             raise ConnectionError(NOBODY) from None
         return [address for address, threads in sorted(here.items()) for _ in range(threads)]
 
@@ -196,7 +195,7 @@ class Workers:
                 self.attempt(w, [block for block in blocks if block not in results], results, tell)
             except ConnectionError:
                 raise
-            except (CancelledError, OSError, asyncio.TimeoutError):
+            except (CancelledError, OSError):
                 check_connection(self.client)
                 if not more:
                     raise
