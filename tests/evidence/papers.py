@@ -343,8 +343,9 @@ def stop(criterion, level, training, validation):
     """
     rises, before = 0, validation[0]
     for t in range(STRIP, len(training) + 1, STRIP):
-        loss = 100 * (validation[t - 1] / validation[:t].min() - 1)
-        progress = 1000 * (training[t - STRIP:t].mean() / training[t - STRIP:t].min() - 1)
+        with np.errstate(divide='ignore', invalid='ignore'):  # an error of 0 has no per cents, and is no reason to stop
+            loss = 100 * (validation[t - 1] / validation[:t].min() - 1)
+            progress = 1000 * (training[t - STRIP:t].mean() / training[t - STRIP:t].min() - 1)
         rises = rises + 1 if validation[t - 1] > before else 0
         before = validation[t - 1]
         if criterion == 'GL' and loss > level or criterion == 'PQ' and loss > level * progress or criterion == 'UP' and rises >= level:
