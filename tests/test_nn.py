@@ -691,3 +691,19 @@ def test_budget():
         count += sum(bool(line.strip()) and not line.strip().startswith('#') and i not in skip
                      for i, line in enumerate(source.splitlines(), 1))
     assert count <= 180
+
+
+def test_a_quotient_by_a_tiny_number_has_a_finite_slope():
+    b = Tensor(np.array([1e-200]))
+    (np.array([1e-300]) / b).sum().backward()
+    assert b.grad.tolist() == [-(1e-300 / 1e-200 / 1e-200)] and np.isfinite(b.grad).all()
+
+
+def test_a_rule_with_too_few_pulls_is_noticed():
+    from rprop_lit.tensor import apply
+    RULES['slip'] = lambda a, b: (a + b, lambda g: g)
+    try:
+        with pytest.raises(ValueError):
+            apply('slip', Tensor(np.ones(1)), Tensor(np.ones(1)))
+    finally:
+        del RULES['slip']
