@@ -21,7 +21,19 @@ from .optim import Parameter, Rprop
 from .inside.traces import GoldenTrace, Misuse, Walked, run, run_program, traces
 from .inside.habits import AFTER, BEFORE, departs, diagnose, explained, imitate, verdict
 
-_all_ = ['AFTER', 'BEFORE', 'GoldenTrace', 'Misuse', 'Walked', 'departs', 'explained', 'imitate', 'run', 'run_program', 'traces']
+_all_ = [
+    'AFTER',
+    'BEFORE',
+    'GoldenTrace',
+    'Misuse',
+    'Walked',
+    'departs',
+    'explained',
+    'imitate',
+    'run',
+    'run_program',
+    'traces',
+]
 
 # %% ../nbs/use/75_others.ipynb #7e9823c3
 def ours(variant: str) -> Callable:
@@ -39,7 +51,7 @@ def ours(variant: str) -> Callable:
 
 # %% ../nbs/use/75_others.ipynb #a9d42e24
 def side_by_side(factory: Callable, trace: GoldenTrace) -> str:
-    "Verdict on two weights in one array: they must walk as each alone; 'not set' for an optimizer that takes only one"
+    "Verdict on two weights in one array, which must walk as each alone; 'not set' if it takes only one"
     both = tuple(zip(trace.gradients, trace.gradients[::-1]))
     alone = [run(factory, GoldenTrace(**vars(trace) | {'gradients': stream})) for stream in zip(*both)]
     two = {'gradients': both, 'start': (trace.start, trace.start), 'origin': 'convention'}
@@ -67,6 +79,7 @@ class Report(NamedTuple):
     beside : str
         The verdict on two weights in one array.
     """
+
     variant: str
     habits: tuple[str, ...]
     verdicts: dict[str, str]
@@ -76,12 +89,19 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         same = list(self.verdicts.values())
-        lines = [f"{self.variant}: {same.count('bits')} of {len(same)} traces bit for bit, "
-                 f"{same.count('rounding')} but for rounding",
-                 f'  two weights side by side: {self.beside}', *(f'  it {habit}' for habit in self.habits)]
-        first = [f'  astray in {len(self.steps)}, first in {name!r} at step {step} from 0'
-                 for name, step in [*self.steps.items()][:1]]
-        return '\n'.join(lines + first + [f'  not explained by these habits: {name!r}' for name in self.unexplained])
+        lines = [
+            f"{self.variant}: {same.count('bits')} of {len(same)} traces bit for bit, "
+            f"{same.count('rounding')} but for rounding",
+            f'  two weights side by side: {self.beside}',
+            *(f'  it {habit}' for habit in self.habits),
+        ]
+        first = [
+            f'  astray in {len(self.steps)}, first in {name!r} at step {step} from 0'
+            for name, step in [*self.steps.items()][:1]
+        ]
+        return '\n'.join(
+            lines + first + [f'  not explained by these habits: {name!r}' for name in self.unexplained]
+        )
 
 # %% ../nbs/use/75_others.ipynb #b015f255
 MANNERS = ('writes into the gradient it is given', 'keeps the gradient array instead of a copy',
@@ -122,9 +142,9 @@ def check(optimizer_factory: Callable, dtype: str = 'float64') -> Report:
     Parameters
     ----------
     optimizer_factory : callable
-        `optimizer_factory(w, lr, etas, step_sizes)` returns a function `step(w, g, loss)` that returns the new weights,
-        or None where the optimizer cannot be set so. `w` and `g` are arrays of one element, or of two to see whether
-        they mix; `loss` is the error at `w`.
+        `optimizer_factory(w, lr, etas, step_sizes)` returns a function `step(w, g, loss)` that returns the
+        new weights, or None where the optimizer cannot be set so. `w` and `g` are arrays of one element, or
+        of two to see whether they mix; `loss` is the error at `w`.
     dtype : 'float64' (default), 'float32' or 'float16'
         Type of the weights and the gradients.
 
@@ -138,8 +158,8 @@ def check(optimizer_factory: Callable, dtype: str = 'float64') -> Report:
     ValueError
         For a type without traces, and for a number of weights that is not the number given.
     Misuse
-        A TypeError: the factory makes nothing callable, or the new weights are no real numbers. What else the optimizer
-        raises is passed on; but where the papers are silent, to refuse is an answer.
+        A TypeError: the factory makes nothing callable, or the new weights are no real numbers. What else
+        the optimizer raises is passed on; but where the papers are silent, to refuse is an answer.
 
     Examples
     --------
@@ -150,7 +170,9 @@ def check(optimizer_factory: Callable, dtype: str = 'float64') -> Report:
     golden = traces(dtype)[0]
     reused, fresh = run(optimizer_factory, golden, reuse=True), run(optimizer_factory, golden)
     pairs = [(trace, run(optimizer_factory, trace)) for trace in traces(dtype)]
-    return judge(pairs, side_by_side(optimizer_factory, golden), repr(reused) != repr(fresh))  # as text: NaN is not NaN
+    return judge(
+        pairs, side_by_side(optimizer_factory, golden), repr(reused) != repr(fresh)
+    )  # as text: NaN is not NaN
 
 # %% ../nbs/use/75_others.ipynb #5e1f00a3
 def check_program(command: str, dtype: str = 'float64') -> Report:
@@ -159,7 +181,8 @@ def check_program(command: str, dtype: str = 'float64') -> Report:
     Parameters
     ----------
     command : str
-        The program and its arguments. It is started once for each trace, reads its lines and prints the weights.
+        The program and its arguments. It is started once for each trace, reads its lines and prints the
+        weights.
     dtype : 'float64' (default), 'float32' or 'float16'
         Type of the weight and the gradients that the program uses.
 
@@ -185,7 +208,8 @@ def check_program(command: str, dtype: str = 'float64') -> Report:
 
 # %% ../nbs/use/75_others.ipynb #d9998f9a
 HELP = """
-A factory is called as factory(w, lr, etas, step_sizes) and returns step(w, g, loss), which returns the new weights:
+A factory is called as factory(w, lr, etas, step_sizes) and returns step(w, g, loss), which returns new
+weights:
 
     # mine.py                                             python -m rprop_lit.conformance mine:factory
     import numpy as np
@@ -199,23 +223,35 @@ A factory is called as factory(w, lr, etas, step_sizes) and returns step(w, g, l
 
 A program in any language                                 python -m rprop_lit.conformance --command './mine'
 is started once for each trace and reads all its lines:
-    0.0 0.1 0.5 1.2 1e-06 50.0                            weight, first step, eta-, eta+, smallest and largest step
-    1.0 5.0                                               gradient, and the error at the weight; one line a step
+    0.0 0.1 0.5 1.2 1e-06 50.0                   weight, first step, eta-, eta+, smallest and largest step
+    1.0 5.0                                      gradient, and the error at the weight; one line a step
 It prints the new weight after each gradient, one number a line. NaN, Infinity and -Infinity may be among the
 gradients and errors. It prints nothing if it cannot be set so, and ends with a status other than 0 to refuse.
 
 Exit status: 0 it walks as the papers say, 1 it does not, 2 there is nothing to check.
 """
 
+
 def _parser() -> argparse.ArgumentParser:
     "What the command takes"
     parser = argparse.ArgumentParser(
-        prog='python -m rprop_lit.conformance', epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Which Rprop is it, or where and how does it depart? Golden traces tell.')
-    parser.add_argument('factory', nargs='?', default='rprop_lit.conformance:ours:irprop-', help='package.module:factory')
-    parser.add_argument('--command', help='a program in any language, with its arguments, instead of a factory')
-    parser.add_argument('--dtype', default='float64', choices=['float64', 'float32', 'float16'],
-                        help='type of the weights and the gradients (default: float64)')
+        prog='python -m rprop_lit.conformance',
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Which Rprop is it, or where and how does it depart? Golden traces tell.',
+    )
+    parser.add_argument(
+        'factory', nargs='?', default='rprop_lit.conformance:ours:irprop-', help='package.module:factory'
+    )
+    parser.add_argument(
+        '--command', help='a program in any language, with its arguments, instead of a factory'
+    )
+    parser.add_argument(
+        '--dtype',
+        default='float64',
+        choices=['float64', 'float32', 'float16'],
+        help='type of the weights and the gradients (default: float64)',
+    )
     parser.add_argument('--list', action='store_true', help='only list the traces')
     return parser
 
@@ -251,7 +287,7 @@ def _checked(given: argparse.Namespace) -> Report:
 
 # %% ../nbs/use/75_others.ipynb #5e1f00a8
 def main(args: list[str] | None = None) -> int:
-    "The command: list the traces, or check a factory or a program; the exit status is 0, 1 or 2, as its help says"
+    "The command: list the traces, or check a factory or a program; its help explains the exit status"
     given = (parser := _parser()).parse_args(args)
     listed = traces(given.dtype)
     if given.list:

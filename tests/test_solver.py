@@ -28,7 +28,7 @@ from rprop_lit.inside.options import STOPS, read_options  # noqa: E402
 from rprop_lit.inside.shapes import as_tree, same, space_of, spread  # noqa: E402
 from rprop_lit.inside.walk import rprop  # noqa: E402
 from rprop_lit.optim import Parameter, Rprop  # noqa: E402
-from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
+from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock, slopes_of  # noqa: E402
 from rprop_lit.solver import Result, Trace, minimize, scipy_method  # noqa: E402
 
 optimize = pytest.importorskip('scipy.optimize', reason='SciPy is not installed')
@@ -50,6 +50,7 @@ def take(n, points):
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('name', ZOO)
+@pytest.mark.filterwarnings('ignore:overflow encountered')  # a half holds no square above 65504
 def test_same_bits_as_the_optimizer(name, variant, dtype):
     problem = ZOO[name]
     w = Parameter(problem.start.astype(dtype))
@@ -1294,7 +1295,7 @@ def test_types_are_known_to_a_type_checker(tmp_path):
         assert own and kind in own[0], (line, own, done.stdout[-2000:])
 
 
-@pytest.mark.parametrize('module', ['rprop_lit.solver', 'rprop_lit.inside.results', 'rprop_lit.inside.walk', 'rprop_lit.conformance'])
+@pytest.mark.parametrize('module', ['rprop_lit.solver', 'rprop_lit.inside.results', 'rprop_lit.inside.walk', 'rprop_lit.conformance', 'rprop_lit.nn', 'rprop_lit.tensor'])
 def test_examples_in_docstrings(module):
     found = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
     assert found.attempted and not found.failed
@@ -1509,7 +1510,7 @@ def test_a_file_of_another_function_is_refused(tmp_path):
     path = tmp_path / 'run'
     minimize(square, [3.0, 4.0], options=keep(path, maxiter=5))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match='belongs to another problem: at its best point the error is'):
+    with pytest.raises(ValueError, match='belongs to another problem: its best point has error'):
         minimize(lambda x: ((x * x).sum() + 0.1, 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))
     assert path.read_bytes() == before
     again = minimize(lambda x: ((x * x).sum() * (1 + 1e-12), 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))  # the last digits of a parallel sum
@@ -1581,3 +1582,40 @@ def test_a_callback_is_told_of_each_step_once_over_two_runs(tmp_path):
     for most in (6, 11):
         minimize(square, [3.0, 4.0], callback=lambda intermediate_result: told.append(intermediate_result.nit), options=keep(tmp_path / 'run', maxiter=most))
     assert told == list(range(1, 12))
+
+
+def test_pictures_take_a_trace():
+    plt = pytest.importorskip('matplotlib.pyplot')
+    from rprop_lit import pictures
+    trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
+
+    def drawn(ax):
+        return [line.get_xydata().tolist() for line in ax.get_lines()] + [np.ma.filled(image.get_array(), -1).tolist() for image in ax.get_images()]
+    for one, other in ((pictures.trace(trace), pictures.trace(trace.errors)), (pictures.heat(trace), pictures.heat(trace.steps)),
+                       (pictures.path(trace, rosenbrock().fun), pictures.path(trace.points, rosenbrock().fun, trace.undone))):
+        assert drawn(one) == drawn(other) != []
+    plt.close('all')
+
+
+# ---- the problems to practise on
+
+@pytest.mark.parametrize('w', [[0.3, -0.7], [-1e3, 2.0], [5.0, -1e-3]])
+@pytest.mark.parametrize('name', ZOO)
+def test_gradients_of_the_zoo_away_from_their_starts(name, w):
+    w, fun = np.array(w), ZOO[name].fun
+    h = 1e-6 * np.maximum(1, abs(w))
+    measured = [(fun(w + d)[0] - fun(w - d)[0]) / (2 * d.max()) for d in np.diag(h)]
+    assert np.allclose(fun(w)[1], measured, rtol=1e-6, atol=1e-7 * max(1, abs(fun(w)[0])))
+
+
+def test_noise_is_drawn_for_each_coordinate_and_keeps_the_type():
+    problem = noisy(bowl([1.0, 1.0, 1.0]), size=0.5, seed=3)
+    for dtype in (np.float32, np.float64):
+        error, g = problem.fun(np.ones(3, dtype))
+        assert error == 3 and g.dtype == dtype and len(set((g - 2).tolist())) == 3
+
+
+@pytest.mark.parametrize('at', [1e6, -1e6, -1e-3])
+def test_measured_slopes_fit_the_size_of_a_coordinate(at):
+    found = slopes_of(lambda w: ((w**2).sum(), None), np.array([at]))
+    assert abs(found[0] - 2 * at) <= 1e-8 * max(1, abs(2 * at))

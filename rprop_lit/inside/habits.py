@@ -22,8 +22,9 @@ def _slack(trace: GoldenTrace, want: tuple) -> float:
     largest = max([trace.lr, *(w for w in map(abs, want) if w < np.inf)])
     return float(np.finfo(trace.dtype).eps) * len(want) * largest
 
+
 def departs(weights: tuple, want: tuple, trace: GoldenTrace | None = None) -> int | None:
-    "Number of the first step, from 0, whose weight is not as wanted, or None; with a trace, rounding is forgiven"
+    "The first step, from 0, whose weight is not as wanted, or None; with a trace, rounding is forgiven"
     slack = _slack(trace, want) if trace else 0.0
     same = [a == b or abs(a - b) <= slack or (a != a and b != b) for a, b in zip(weights, want, strict=False)]
     return same.index(False) if False in same else None if len(weights) == len(want) else len(same)
@@ -31,11 +32,17 @@ def departs(weights: tuple, want: tuple, trace: GoldenTrace | None = None) -> in
 # %% ../../nbs/inside/72_habits.ipynb #548ddc6f
 def verdict(weights: tuple, want: tuple, trace: GoldenTrace) -> str:
     "Whether weights are the wanted ones: 'bits', 'rounding' or 'astray'"
-    return 'astray' if departs(weights, want, trace) is not None else 'bits' if departs(weights, want) is None else 'rounding'
+    return (
+        'astray'
+        if departs(weights, want, trace) is not None
+        else 'bits'
+        if departs(weights, want) is None
+        else 'rounding'
+    )
 
 # %% ../../nbs/inside/72_habits.ipynb #2eab8c68
 def _turn(m: SimpleNamespace) -> None:
-    "One step by the book, from `m.g` and `m.loss` to `m.dw`; it notes the sign `s`, the old sign and step, and the flip"
+    "One step by the book, from `m.g` and `m.loss` to `m.dw`; the signs, the old step and the flip are noted"
     m.s, m.was, m.old = int(m.g > 0) - int(m.g < 0), m.sign, m.step
     m.flip = m.s * m.sign < 0
     if m.undo == 'if worse' and m.careful and not np.isfinite(m.loss):
@@ -47,7 +54,9 @@ def _turn(m: SimpleNamespace) -> None:
 
 # %% ../../nbs/inside/72_habits.ipynb #118e59bd
 BEFORE: dict[str, Callable] = {
-    'grows at the first step': lambda m: {'sign': int(m.g > 0) - int(m.g < 0), 'last_g': m.g} if m.first else {},
+    'grows at the first step': lambda m: (
+        {'sign': int(m.g > 0) - int(m.g < 0), 'last_g': m.g} if m.first else {}
+    ),
     'multiplies gradients, and small products vanish': lambda m: {'sign': m.sign * bool(m.g * m.last_g != 0)},
     'counts a zero gradient as positive': lambda m: {'g': m.g if m.g != 0 else m.g + 1},
     'compares the errors of the two steps before': lambda m: {'loss': m.older, 'older': m.loss},
@@ -61,18 +70,24 @@ AFTER: dict[str, Callable] = {
     'keeps the old sign at a flip': lambda m: {'sign': m.was} if m.flip else {},
     'repeats the overshoot where it should stay': lambda m: {'dw': m.last} if m.flip and m.dw == 0 else {},
     'takes moves back without their sign': lambda m: {'dw': -abs(m.dw)} if m.flip else {},
-    'tries half the move again in the old direction': lambda m: {'sign': m.was, 'dw': m.was * (m.old - m.step)} if m.flip else {},
+    'tries half the move again in the old direction': lambda m: (
+        {'sign': m.was, 'dw': m.was * (m.old - m.step)} if m.flip else {}
+    ),
 }
 
 # %% ../../nbs/inside/72_habits.ipynb #fdec1a11
 AFTER |= {
     'moves first and adapts the step afterwards': lambda m: {'dw': np.copysign(m.old, m.dw)} if m.dw else {},
-    'does not clamp a step that it does not adapt': lambda m: {'step': m.old, 'dw': -m.s * m.old} if m.s * m.was == 0 else {},
+    'does not clamp a step that it does not adapt': lambda m: (
+        {'step': m.old, 'dw': -m.s * m.old} if m.s * m.was == 0 else {}
+    ),
     'does not move at the first step': lambda m: {'dw': 0 * m.dw} if m.first else {},
     'never recovers from one NaN': lambda m: {'dw': np.nan} if m.g != m.g else {},
     'never recovers from an infinite gradient': lambda m: {'dw': np.nan} if abs(m.g) == np.inf else {},
     'is one step late': lambda m: {'dw': m.waiting or 0.0, 'waiting': m.dw},
-    'drops the move that is waiting at a flip': lambda m: {'dw': 0.0} if m.flip and m.waiting is not None else {},
+    'drops the move that is waiting at a flip': lambda m: (
+        {'dw': 0.0} if m.flip and m.waiting is not None else {}
+    ),
 }
 
 # %% ../../nbs/inside/72_habits.ipynb #d1c69c3d
@@ -80,14 +95,26 @@ def _at_start(trace: GoldenTrace, variant: str) -> SimpleNamespace:
     "All that a turn knows before the first step"
     weight, wide = np.dtype(trace.dtype).type, np.dtype(trace.step_dtype).type
     return SimpleNamespace(
-        **variant_named(variant)._asdict(), sign=0, step=wide(trace.lr), limits=[*map(wide, trace.etas + trace.step_sizes)],
-        before=np.inf, older=float(np.finfo(float).max), careful=True, waiting=None, last=wide(0), last_g=weight(0))
+        **variant_named(variant)._asdict(),
+        sign=0,
+        step=wide(trace.lr),
+        limits=[*map(wide, trace.etas + trace.step_sizes)],
+        before=np.inf,
+        older=float(np.finfo(float).max),
+        careful=True,
+        waiting=None,
+        last=wide(0),
+        last_g=weight(0),
+    )
+
 
 @cache
 def imitate(trace: GoldenTrace, variant: str, habits: tuple = ()) -> tuple[float, ...]:
     "The weights of a trace for a variant with these habits"
     weight, wide = np.dtype(trace.dtype).type, np.dtype(trace.step_dtype).type
-    before, after = ([change for name, change in table.items() if name in habits] for table in (BEFORE, AFTER))
+    before, after = (
+        [change for name, change in table.items() if name in habits] for table in (BEFORE, AFTER)
+    )
     m, w, weights = _at_start(trace, variant), weight(trace.start), list[float]()
     with np.errstate(all='ignore'):
         for i, (g, error) in enumerate(zip(trace.gradients, trace.errors, strict=True)):
@@ -101,11 +128,13 @@ def imitate(trace: GoldenTrace, variant: str, habits: tuple = ()) -> tuple[float
 # %% ../../nbs/inside/72_habits.ipynb #84581499
 def explained(pairs: list, variant: str, habits: tuple) -> int:
     "How many traces a variant with these habits walks as was seen"
-    return sum(departs(walked.weights, imitate(trace, variant, habits), trace) is None for trace, walked in pairs)
+    return sum(
+        departs(walked.weights, imitate(trace, variant, habits), trace) is None for trace, walked in pairs
+    )
 
 # %% ../../nbs/inside/72_habits.ipynb #b2d0dfd1
 def _add_habits(pairs: list, variant: str) -> list[tuple]:
-    "Rows (score, explained without habits, variant, habits): the habit that helps most is added until none helps"
+    "Rows (score, score without habits, variant, habits): the habit that helps most is added, until none does"
     bare = explained(pairs, variant, ())
     found, score, more, habits = [], -1, bare, tuple[str, ...]()
     while more > score:
@@ -113,6 +142,7 @@ def _add_habits(pairs: list, variant: str) -> list[tuple]:
         longer = [(*habits, name) for name in BEFORE | AFTER]
         score, (more, habits) = more, max((explained(pairs, variant, some), some) for some in longer)
     return found
+
 
 def diagnose(pairs: list) -> tuple[str, tuple]:
     "The variant and the habits that explain what was seen"

@@ -24,20 +24,30 @@ from .walk import Point, Snapshot, Walker, advance, begin_walk, point_of
 # %% ../../nbs/inside/69_loop.ipynb #1cb18bad
 Ending = tuple[int, bool, str]
 
+
 def _advice(optimality: float, gtol: float) -> str:
     "What a message adds where the best point is not stationary"
     if optimality <= gtol:
         return ''
-    return (f'. The largest gradient at the best point is {optimality:.3g}, above gtol {gtol:.3g}: allow more, '
-            f'or raise gtol or ftol if the error is low enough')
+    return (
+        f'. The largest gradient at the best point is {optimality:.3g}, above gtol {gtol:.3g}: allow more, '
+        f'or raise gtol or ftol if the error is low enough'
+    )
+
 
 def reached(p: Point, record: Record, seconds: float, o: dict[str, Any]) -> Ending | None:
     "Status, success and message of the first rule that holds"
     past, best = record.past, record.best.fun
     calm = record.optimality <= 1e-3 * record.first[1]
-    values = {'gtol': record.optimality, 'target': best, 'maxiter': p.nit, 'maxfev': p.nfev, 'max_time': seconds,
-              'xtol': p.span[1] if calm and p.optimality else math.inf,
-              'ftol': past[0][1] - best if len(past) == past.maxlen else math.inf}
+    values = {
+        'gtol': record.optimality,
+        'target': best,
+        'maxiter': p.nit,
+        'maxfev': p.nfev,
+        'max_time': seconds,
+        'xtol': p.span[1] if calm and p.optimality else math.inf,
+        'ftol': past[0][1] - best if len(past) == past.maxlen else math.inf,
+    }
     for name, stop in STOPS.items():
         value, limit = values[name], o[name] * abs(best) if name == 'ftol' else o[name]
         if HOLDS[stop.sign](value, limit):
@@ -70,8 +80,15 @@ def _tell_all(listeners: list[Listener], p: Point, record: Record) -> Ending | N
         return STOPPED_BY_CALLBACK, False, '`callback` raised `StopIteration`'
     return None
 
-def walk_until(walker: Walker, now: Snapshot, record: Record | None, listeners: list[Listener], o: dict[str, Any],
-                save: Callable[[Snapshot, Record], None]) -> tuple[Snapshot, Record, Ending]:
+
+def walk_until(
+    walker: Walker,
+    now: Snapshot,
+    record: Record | None,
+    listeners: list[Listener],
+    o: dict[str, Any],
+    save: Callable[[Snapshot, Record], None],
+) -> tuple[Snapshot, Record, Ending]:
     "The last snapshot, the record and the ending of a walk that begins, or goes on, at a snapshot"
     began, p, ending = time.monotonic(), point_of(walker, now), None
     if record is None:
@@ -94,8 +111,9 @@ def walk_until(walker: Walker, now: Snapshot, record: Record | None, listeners: 
     return *kept, ending
 
 # %% ../../nbs/inside/69_loop.ipynb #35a00002
-def start_or_resume(walker: Walker, x: Any, state: Any, mark: str, trace: Trace | None,
-                     o: dict[str, Any]) -> tuple[Snapshot, Record | None]:
+def start_or_resume(
+    walker: Walker, x: Any, state: Any, mark: str, trace: Trace | None, o: dict[str, Any]
+) -> tuple[Snapshot, Record | None]:
     "A walk at its start, or where its file left it"
     path = o['checkpoint']
     if not path or not os.path.exists(path):
@@ -106,7 +124,10 @@ def start_or_resume(walker: Walker, x: Any, state: Any, mark: str, trace: Trace 
         trace.extend(rows or [])
     return now, record
 
-def saver(walker: Walker, mark: str, trace: Trace | None, path: str | None) -> Callable[[Snapshot, Record], None]:
+
+def saver(
+    walker: Walker, mark: str, trace: Trace | None, path: str | None
+) -> Callable[[Snapshot, Record], None]:
     "A function that writes a walk to the file, if there is one and the walk has moved on"
     written = -1
 
@@ -115,6 +136,7 @@ def saver(walker: Walker, mark: str, trace: Trace | None, path: str | None) -> C
         if path and now.nit != written:
             write_checkpoint(path, mark, now, record, trace, walker.space)
             written = now.nit
+
     return save
 
 # %% ../../nbs/inside/69_loop.ipynb #35a00003
@@ -124,5 +146,15 @@ def result_at(walker: Walker, now: Snapshot, record: Record, ending: Ending, tra
     with np.errstate(all='ignore'):
         jac = best.g.astype(best.x.dtype, copy=False)
     extra = {} if trace is None else {'trace': trace}
-    return result_of(message=message, success=success, status=status, fun=best.fun, x=build(best.x, tree), nit=now.nit,
-                     jac=build(jac, tree), nfev=now.nfev, njev=now.njev, **extra)
+    return result_of(
+        message=message,
+        success=success,
+        status=status,
+        fun=best.fun,
+        x=build(best.x, tree),
+        nit=now.nit,
+        jac=build(jac, tree),
+        nfev=now.nfev,
+        njev=now.njev,
+        **extra,
+    )

@@ -40,7 +40,10 @@ def _all_traces() -> tuple[GoldenTrace, ...]:
     "Every trace of the file"
     file = importlib.resources.files('rprop_lit') / 'data' / 'traces.json'
     rows = json.loads(file.read_text(encoding='utf-8'))['traces']
-    return tuple(GoldenTrace(**{key: value if key in _TEXTS else _decoded(value) for key, value in row.items()}) for row in rows)
+    return tuple(
+        GoldenTrace(**{key: value if key in _TEXTS else _decoded(value) for key, value in row.items()})
+        for row in rows
+    )
 
 # %% ../../nbs/inside/70_traces.ipynb #cd11a70e
 def traces(dtype: str = 'float64') -> list[GoldenTrace]:
@@ -111,24 +114,33 @@ def run(factory: Callable, trace: GoldenTrace, reuse: bool = False) -> Walked | 
     except Exception as problem:
         if trace.origin == 'papers' or isinstance(problem, Misuse):
             raise
-        return Walked(tuple(weights), repr(problem), wrote)  # to refuse is an answer where the papers are silent
+        return Walked(
+            tuple(weights), repr(problem), wrote
+        )  # to refuse is an answer where the papers are silent
     return Walked(tuple(weights), '', wrote) if step else None
 
 # %% ../../nbs/inside/70_traces.ipynb #5e1f00a1
 def _lines(trace: GoldenTrace) -> str:
     "A trace as lines for a program in any language"
+
     def words(*numbers):
-        return ' '.join({'nan': 'NaN', 'inf': 'Infinity', '-inf': '-Infinity'}.get(repr(x), repr(x)) for x in numbers)
+        return ' '.join(
+            {'nan': 'NaN', 'inf': 'Infinity', '-inf': '-Infinity'}.get(repr(x), repr(x)) for x in numbers
+        )
+
     steps = zip(trace.gradients, trace.errors, strict=True)
     rows = [(trace.start, trace.lr, *trace.etas, *trace.step_sizes), *steps]
     return '\n'.join(words(*map(float, row)) for row in rows) + '\n'
+
 
 def _read_number(word: str) -> float:
     "A decimal or a hexadecimal number; Misuse for anything else"
     try:
         return float.fromhex(word) if 'x' in word.lower() else float(word)
     except ValueError:
-        raise Misuse(f'it printed {word!r:.60}: print the new weight after each gradient, one number a line') from None
+        raise Misuse(
+            f'it printed {word!r:.60}: print the new weight after each gradient, one number a line'
+        ) from None
 
 # %% ../../nbs/inside/70_traces.ipynb #5e1f00a2
 def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walked | None:
@@ -147,5 +159,7 @@ def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walk
     if done.returncode:
         return Walked(weights, f'status {done.returncode}')
     if len(weights) not in (0, len(trace.gradients)):
-        raise Misuse(f'it printed {len(weights)} numbers for {len(trace.gradients)} gradients: print one for each')
+        raise Misuse(
+            f'it printed {len(weights)} numbers for {len(trace.gradients)} gradients: print one for each'
+        )
     return Walked(weights) if weights else None
