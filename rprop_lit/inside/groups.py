@@ -49,12 +49,7 @@ def check_fits(settings: Settings, params: list, labels: list) -> None:
             for p, label in zip(params, labels):
                 check_fit(name, value, p, label)
 
-# %% ../../nbs/inside/42_groups.ipynb #62bdafa2
-def _shown(settings: Settings) -> dict:
-    "Settings as items of a group"
-    return {name: getattr(settings, name) for name in NAMES}
-
-# %% ../../nbs/inside/42_groups.ipynb #c7e2ac73
+# %% ../../nbs/inside/42_groups.ipynb #a53dbbd1
 NAMES = tuple(field.name for field in fields(Settings))
 
 class Group(dict):
@@ -76,6 +71,7 @@ class Group(dict):
     """
     def __init__(self, params: list, names: list, settings: Settings, **more: Any) -> None:
         self.plans: list[Any] = []  # the engine's (chapter 45)
+        self.device_loss: Any = None  # where a GPU keeps the last error (chapter 50)
         self.planned: list[Any] = []  # the parameters that they were made for
         check_fits(settings, params, names)
         self.settings = settings
@@ -92,11 +88,16 @@ class Group(dict):
                 plan.use(settings)
             self.settings = settings
             super().update(_shown(settings))
+        if 'loss' in new:
+            self.device_loss = None
         super().update(new)
 
-    def remember(self, loss: Any) -> None:
-        "Keep the error, for the next step to compare with"
-        super().__setitem__('loss', loss)
+    def last_loss(self) -> float:
+        "The last error, brought up to date where a GPU keeps it"
+        value = None if self.device_loss is None else self.device_loss.read()
+        if value is not None:
+            super().__setitem__('loss', value)
+        return self['loss']
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
@@ -112,11 +113,18 @@ class Group(dict):
         return self
 
     def __reduce__(self) -> tuple:
+        self.last_loss()
         return Group.__new__, (Group,), {**self}
 
     def __setstate__(self, items: dict) -> None:
         dict.update(self, items)
-        self.plans, self.planned, self.settings = [], [], Settings(**{name: items[name] for name in NAMES})
+        self.plans, self.planned, self.device_loss = [], [], None
+        self.settings = Settings(**{name: items[name] for name in NAMES})
+
+# %% ../../nbs/inside/42_groups.ipynb #62bdafa2
+def _shown(settings: Settings) -> dict:
+    "Settings as items of a group"
+    return {name: getattr(settings, name) for name in NAMES}
 
 # %% ../../nbs/inside/42_groups.ipynb #213186ee
 def read_group(group: dict, defaults: dict) -> Group:
