@@ -172,8 +172,8 @@ def sources():
     (source / 'api' / 'index.md').write_text(reference.contents(), encoding='utf-8')
     shutil.copy(DOCS / 'play.md', source)
     text, picture = landing()
-    for name, value in dict(learn=track(chapters.LEARN), inside=track(['inside']), gpu=first('use/50_gpu', 'inside/50_cuda'),
-                            port=first('idea/25_port', 'use/75_others')).items():
+    for name, value in dict(learn=track(chapters.LEARN), inside=track(['inside']), torch=first('use/55_torch', 'use/30_optim'),
+                            gpu=first('use/50_gpu', 'inside/50_cuda'), port=first('idea/25_port', 'use/75_others')).items():
         text = text.replace(f'<!-- {name} -->', value)
     (source / 'bowls.png').write_bytes(picture)
     (source / 'index.md').write_text(text + '\n\n' + tree() + '\n', encoding='utf-8')

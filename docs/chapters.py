@@ -100,7 +100,9 @@ def tagged(cell, where, heading):
         tags.append('remove-input')
     if site.get('solution'):
         tags.append('hide-cell')
-        shown |= dict(code_prompt_show='Solution', code_prompt_hide='Solution')
+        of = re.search(r'^# Exercise (\d+)', cell['source'], re.M)
+        label = f'Solution of exercise {of[1]}' if of else 'Solution'
+        shown |= dict(code_prompt_show=label, code_prompt_hide=label)
     elif site.get('fold'):
         tags.append('hide-input')
         names = [name for name in defined(parsed(cell['source'])) if name.isidentifier()]

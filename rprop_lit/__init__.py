@@ -5,6 +5,7 @@ from .optim import Parameter, Rprop
 from .rule import State, init
 from .solver import minimize, scipy_method
 from .variants import VARIANTS, update
+from .inside.config import config
 from .inside.walk import rprop
 
-__all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update']
+__all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update', 'config']

@@ -64,9 +64,9 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
     settings = dict(etas=etas, step_sizes=step_sizes)
 
     def begin(params: Any) -> RpropState:
-        leaves, tree = jax.tree.flatten(params)
-        states = [init(jnp.asarray(w), lr) for w in leaves]
-        return RpropState(*(tree.unflatten(part) for part in list(zip(*states))[:2] or ((), ())), jnp.asarray(jnp.inf))
+        signs = jax.tree.map(lambda w: init(jnp.asarray(w), lr).sign, params)
+        steps = jax.tree.map(lambda w: init(jnp.asarray(w), lr).step, params)
+        return RpropState(signs, steps, jnp.asarray(jnp.inf))
 
     def update(grads: Any, state: RpropState, params: Any = None, *, value: Any = None, **_: Any) -> tuple:
         judged = undo == 'if worse'
@@ -75,9 +75,8 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
         loss = jnp.asarray(value if judged else jnp.inf, state.loss.dtype)
         finite = jnp.isfinite(loss) if judged else True
         how = dict(forget=forget, undo=loss > state.loss if judged else undo == 'always')
-        leaves, tree = jax.tree.flatten(grads)
-        moved = [_update_leaf(jnp.asarray(g), s, d, finite, how, settings) for g, s, d in zip(leaves, *map(tree.flatten_up_to, state[:2]))]
-        moves, signs, steps = map(tree.unflatten, zip(*moved) if moved else ((), (), ()))
+        moved = jax.tree.map(lambda g, s, d: _update_leaf(jnp.asarray(g), s, d, finite, how, settings), grads, state.sign, state.step)
+        moves, signs, steps = (jax.tree.map(lambda _, m, i=i: m[i], grads, moved) for i in range(3))
         return moves, RpropState(signs, steps, jnp.where(finite, loss, state.loss))
 
     return optax.GradientTransformationExtraArgs(begin, update)

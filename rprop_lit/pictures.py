@@ -87,7 +87,7 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
 
     Parameters
     ----------
-    errors : array_like of float
+    errors : array_like of float, or a Trace of the solver
         One error for each evaluation, the first is that of the start.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
@@ -104,7 +104,7 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
         The axes drawn on.
     """
     ax = canvas(ax)
-    above = np.asarray(errors, dtype=float) - best
+    above = np.asarray(getattr(errors, 'errors', errors), dtype=float) - best
     above = np.where(above > 0, above, np.nan)  # a gap where the logarithm does not exist
     ax.plot(above, color=colour(variant), label=label or variant)
     ax.set(xlabel='evaluation', ylabel='error' if best == 0 else f'error above {best:g}', yscale='log')
@@ -147,7 +147,7 @@ def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undon
 
     Parameters
     ----------
-    points : array_like of float, shape (evaluations, 2)
+    points : array_like of float, shape (evaluations, 2), or a Trace of the solver
         The points visited, in order, the first is the start.
     fun : callable, optional
         `fun(w) -> (error, gradient)`; its contours are drawn below the path.
@@ -167,7 +167,8 @@ def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undon
     matplotlib.axes.Axes
         The axes drawn on.
     """
-    points, back = np.asarray(points, dtype=float), sorted(undone)
+    back = sorted(undone or getattr(points, 'undone', ()))
+    points = np.asarray(getattr(points, 'points', points), dtype=float)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f'points have shape {points.shape}: a path is drawn for two weights, shape (evaluations, 2)')
     ax, kept = canvas(ax, 3.6), np.delete(np.arange(len(points)), back)
@@ -190,7 +191,7 @@ def heat(steps: Any, ax: Axes | None = None, limits: tuple[float, float] | None 
 
     Parameters
     ----------
-    steps : array_like of float, shape (evaluations, ...)
+    steps : array_like of float, shape (evaluations, ...), or a Trace of the solver
         The step sizes at each evaluation; whatever follows the first axis is laid out in one column.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
@@ -204,7 +205,7 @@ def heat(steps: Any, ax: Axes | None = None, limits: tuple[float, float] | None 
     matplotlib.axes.Axes
         The axes drawn on.
     """
-    ax, steps = canvas(ax), np.asarray(steps, dtype=float)
+    ax, steps = canvas(ax), np.asarray(getattr(steps, 'steps', steps), dtype=float)
     table = steps.reshape(len(steps), -1).T
     logs = np.ma.log10(np.ma.masked_less_equal(table, 0))  # a step of zero stays white
     low, high = (None, None) if limits is None else np.log10(limits)

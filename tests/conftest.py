@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from rprop_lit.inside.arrays import backend
+from rprop_lit.inside.config import config
 
 
 @pytest.fixture(params=['numpy', 'numba'])
@@ -11,9 +11,9 @@ def path(request):
     "Both ways to step arrays in memory, chosen while a test runs; the second needs Numba"
     if request.param == 'numba':
         pytest.importorskip('numba', reason='Numba is not installed: the compiled path is left out')
-    before = backend()
-    yield backend(request.param)
-    backend(before)
+    before, config.backend = config.backend, request.param
+    yield request.param
+    config.backend = before
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -12,25 +12,36 @@ import numpy as np
 import pytest
 from streams import ETAS, VARIANTS, bits, errors, gradients
 
-from rprop_lit import rule
-from rprop_lit.inside import arrays
-from rprop_lit.inside.arrays import BLOCK, Room, backend, compiled, numbers, step_block
-from rprop_lit.inside.engine import Engine, OneByOne
-from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.inside.rows import bundles, flatten, joined, pieces
+from rprop_lit import config, rule
+from rprop_lit.inside import config as configs
+from rprop_lit.inside.arrays import BLOCK, Scratch, blocks_kernel, compiled_kernel, limits_of, step_block
+from rprop_lit.inside.engine import Blocks, Compiled, Readable
+from rprop_lit.inside.rows import bundles, pieces, runs
+from rprop_lit.inside.settings import Settings
+from rprop_lit.optim import BACKENDS, Parameter, Row, Rprop, flatten
 from rprop_lit.rule import init
-from rprop_lit.variants import update
+from rprop_lit.variants import Flip, retreat, update
 
 KNOBS = [(False, False), (True, False), (True, True)]
 LIMITS = (1e-6, 50.0)
 
 
-def run_of(path, room, knobs, etas, step, limits=LIMITS):
+def run_of(path, scratch, knobs, etas, step, step_sizes=LIMITS):
     "A function of (w, g, sign, step) for one path"
-    settings = numbers(etas, limits, step)
-    if path == 'numba':
-        return lambda *block: compiled(*knobs)(*block, *[x[()] for x in settings[0]])
-    return lambda *block: step_block(*block, room, *knobs, settings)
+    limits = limits_of(Settings(etas=etas, step_sizes=step_sizes), step.dtype, [])
+    kernel = (compiled_kernel if path == 'numba' else blocks_kernel)(Flip(*knobs))
+    return lambda *block: kernel(*block, limits, scratch)
+
+
+def backend_of(optimizer):
+    "The backend that steps the only plan of an optimizer"
+    plan, = [plan for group in optimizer.param_groups for plan in group.plans]
+    return next(b for b in BACKENDS if b.fits(plan.read()[0]))
+
+
+def expected(path, dtype=np.float32):
+    "The kind of backend that a path asks for"
+    return Compiled if path == 'numba' and dtype != np.float16 else Blocks
 
 
 def long_stream(n, dtype, length):
@@ -50,14 +61,14 @@ def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
     start[::5] = -0.0
     most = min(n, BLOCK)
     fast, slow = [(start.copy(), init(start, 0.01)) for _ in cases], [(start.copy(), init(start, 0.01)) for _ in cases]
-    room = Room(most, dtype, slow[0][1].step.dtype)
-    runs = [run_of(path, room, knobs, etas, slow[0][1].step) for knobs, etas in cases]
+    scratch = Scratch(most, dtype, slow[0][1].step.dtype)
+    steps = [run_of(path, scratch, knobs, etas, slow[0][1].step) for knobs, etas in cases]
     for k, g in enumerate(long_stream(n, dtype, 300)):
         for i, (knobs, etas) in enumerate(cases):
             w, state = fast[i]
             for a in range(0, n, most or 1):
                 b = a + most
-                runs[i](w[a:b], g[a:b], state.sign[a:b], state.step[a:b])
+                steps[i](w[a:b], g[a:b], state.sign[a:b], state.step[a:b])
             theirs, before = slow[i]
             dw, after = rule.update_all(g, before, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
             theirs += dw
@@ -73,7 +84,7 @@ def test_blocks_and_loop_at_the_edges_of_the_settings(path, knobs, etas, limits)
     # steps of exactly 0 tell -0.0 from 0.0; large factors are squared up to; steps overflow to the largest number
     w = np.where(np.arange(40) % 2, -0.0, 0.0).astype(np.float32)
     ours, sign, step = w.copy(), np.zeros(40, np.int8), np.where(np.arange(40) % 3, 0.01, 0).astype(np.float32)
-    state, run = rule.State(sign.copy(), step.copy()), run_of(path, Room(40, np.float32, np.float32), knobs, etas, step, limits)
+    state, run = rule.State(sign.copy(), step.copy()), run_of(path, Scratch(40, np.float32, np.float32), knobs, etas, step, limits)
     top = float(np.finfo(np.float32).max)
     with np.errstate(over='ignore', invalid='ignore'):
         for g in gradients((40,), 200, np.float32):
@@ -98,7 +109,7 @@ def strided(g):
     return np.asfortranarray(g) if g.ndim > 1 else np.repeat(g, 2)[::2] if g.ndim else g
 
 
-class Readable:
+class ByRule:
     "What Rprop must do, said by the readable update of chapter 20"
     def __init__(self, arrays, lr=0.01, **options):
         self.arrays, self.states, self.options = arrays, [None] * len(arrays), options
@@ -127,7 +138,7 @@ def same(optimizer, params, reference):
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('etas', ETAS, ids=str)
 def test_rprop_on_awkward_arrays(path, dtype, variant, etas):
-    params, reference = [Parameter(a) for a in awkward(dtype)], Readable(awkward(dtype), variant=variant, etas=etas)
+    params, reference = [Parameter(a) for a in awkward(dtype)], ByRule(awkward(dtype), variant=variant, etas=etas)
     addresses = [p.data for p in params]
     optimizer = Rprop(params, variant=variant, etas=etas)
     streams = [gradients(p.shape, 25, dtype, seed) for seed, p in enumerate(params)]
@@ -140,14 +151,14 @@ def test_rprop_on_awkward_arrays(path, dtype, variant, etas):
         reference.step(gs, loss)
         same(optimizer, params, reference)
         assert all(g is None or bits(g) == bits(c) for g, c in zip(gs, kept))
-    assert isinstance(next(iter(optimizer.engines.values())), Engine)
+    assert isinstance(backend_of(optimizer), expected(path, dtype))
     assert all(p.data is a for p, a in zip(params, addresses))
 
 
 def test_rprop_over_300_steps_and_a_thousand_arrays(path):
     sizes = [100 + 9 * k % 901 for k in range(300)]
     fresh = [np.random.default_rng(k).normal(size=n).astype(np.float32) for k, n in enumerate(sizes)]
-    params, reference = [Parameter(a.copy()) for a in fresh], Readable(fresh, variant='irprop+')
+    params, reference = [Parameter(a.copy()) for a in fresh], ByRule(fresh, variant='irprop+')
     optimizer = Rprop(params, variant='irprop+')
     rows = list(gradients((sum(sizes),), 30, np.float32))
     for k, loss in zip(range(300), errors(300)):
@@ -166,7 +177,7 @@ def test_complex_arrays_are_pairs_of_reals(path, variant):
     z = (random.normal(size=(6, 8)) + 1j * random.normal(size=(6, 8))).astype(np.complex64)
     params = [Parameter(z.copy()[::2, ::-1]), Parameter(z.copy()), Parameter(z.real.copy())]
     copies = [z.copy()[::2, ::-1], z.copy()]
-    reference = Readable([x for c in copies for x in (c.real, c.imag)] + [z.real.copy()], variant=variant)
+    reference = ByRule([x for c in copies for x in (c.real, c.imag)] + [z.real.copy()], variant=variant)
     optimizer = Rprop(params, variant=variant)
     streams = [gradients(a.shape, 40, np.float32, seed) for seed, a in enumerate(reference.arrays)]
     for loss, *gs in zip(errors(40), *streams):
@@ -178,7 +189,7 @@ def test_complex_arrays_are_pairs_of_reals(path, variant):
         reference.step(gs, loss)
     assert bits(params[0].data) == bits(copies[0]) and bits(params[1].data) == bits(copies[1])
     assert bits(params[2].data) == bits(reference.arrays[4])
-    assert isinstance(next(iter(optimizer.engines.values())), Engine)
+    assert [plan.kinds[0][1] for plan in optimizer.param_groups[0].plans] == [np.complex64, np.float32]
 
 
 def test_half_precision_keeps_growing_on_tiny_gradients(path):
@@ -192,8 +203,8 @@ def test_half_precision_keeps_growing_on_tiny_gradients(path):
 
 def test_maximize_and_rows_laid_together(path):
     apart, together = [Parameter(a) for a in awkward(np.float32)], [Parameter(a) for a in awkward(np.float32)]
-    flatten(together)
-    assert joined([p.data for p in together]) is not None
+    row, _ = flatten(together)
+    assert all(np.shares_memory(p.data, row) for p in together if p.data.size)
     one, other = Rprop(apart, maximize=True), Rprop(together, maximize=True)
     for k in range(20):
         for seed, (p, q) in enumerate(zip(apart, together)):
@@ -202,13 +213,11 @@ def test_maximize_and_rows_laid_together(path):
         one.step()
         other.step()
         assert [bits(p.data) for p in apart] == [bits(q.data) for q in together]
-    engine, = other.engines.values()
-    assert engine.slope is not None and engine.read(together, other.state) is engine.rows
-    together[3].grad = together[3].grad.copy()  # one of them leaves the row: gathered from now on
+    together[3].grad = together[3].grad.copy()  # one of them leaves the row
     apart[3].grad = together[3].grad
     one.step()
     other.step()
-    assert engine.read(together, other.state) is not engine.rows and [bits(p.data) for p in apart] == [bits(q.data) for q in together]
+    assert [bits(p.data) for p in apart] == [bits(q.data) for q in together]
 
 
 def test_flatten_keeps_values_state_and_shapes(path):
@@ -326,7 +335,7 @@ def test_memory_is_written_in_place_and_read_by_the_engine(path):
 
 def test_settings_may_change_and_may_be_arrays(path):
     optimizer, params = running([np.zeros(3), np.zeros(3)])
-    group, reference = optimizer.param_groups[0], Readable([p.data.copy() for p in params], variant='irprop-')
+    group, reference = optimizer.param_groups[0], ByRule([p.data.copy() for p in params], variant='irprop-')
     reference.states = [rule.State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy()) for p in params]
     for etas in ((0.4, 1.5), (np.array([.5, .6, .7]), 1.1), (0.5, 1.2)):
         group['etas'] = reference.options['etas'] = etas
@@ -348,17 +357,17 @@ def test_arrays_of_other_libraries_are_stepped_one_by_one():
         for optimizer in optimizers:
             optimizer.step()
     assert bits(np.asarray(p.data)) == bits(q.data)
-    assert isinstance(next(iter(optimizers[0].engines.values())), OneByOne)
+    assert isinstance(backend_of(optimizers[0]), Readable)
 
 
 def test_a_type_without_a_fast_path_is_stepped_too():
     p = Parameter(np.zeros(5, np.longdouble))
-    optimizer, reference = Rprop([p]), Readable([np.zeros(5, np.longdouble)], variant='irprop-')
+    optimizer, reference = Rprop([p]), ByRule([np.zeros(5, np.longdouble)], variant='irprop-')
     for g in gradients((5,), 30, np.longdouble):
         p.grad = g
         optimizer.step()
         reference.step([g])
-    assert np.array_equal(p.data, reference.arrays[0]) and isinstance(next(iter(optimizer.engines.values())), OneByOne)
+    assert np.array_equal(p.data, reference.arrays[0]) and isinstance(backend_of(optimizer), Readable)
 
 
 def test_cuts_and_bundles_are_partitions():
@@ -378,8 +387,7 @@ def test_cuts_and_bundles_are_partitions():
 
 
 def test_extra_memory_of_a_step_does_not_grow_with_the_weights():
-    before = backend()
-    backend('numpy')
+    before, config.backend = config.backend, 'numpy'
     peaks = []
     for n in (300_000, 3_000_000):
         optimizer, params = running([np.zeros(n, np.float32)])
@@ -387,15 +395,15 @@ def test_extra_memory_of_a_step_does_not_grow_with_the_weights():
         optimizer.step()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    backend(before)
+    config.backend = before
     assert max(peaks) < 200_000
     state = optimizer.state[params[0]]
     assert state['sign'].nbytes + state['step_size'].nbytes == 5 * n
 
 
 def test_the_first_step_needs_no_more_memory_than_the_state():
-    before, n = backend(), 3_000_000
-    backend('numpy')
+    n = 3_000_000
+    before, config.backend = config.backend, 'numpy'
     p = Parameter(np.zeros(n, np.float32))
     p.grad = np.ones(n, np.float32)
     optimizer = Rprop([p])
@@ -403,36 +411,36 @@ def test_the_first_step_needs_no_more_memory_than_the_state():
     optimizer.step()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    backend(before)
+    config.backend = before
     assert peak < 20 * n
 
 
 def test_backend_says_what_it_takes(monkeypatch):
-    before = backend()
+    mine = configs.Config()
+    mine.backend = 'numpy'
     with pytest.raises(ValueError, match="'fortran'.*numpy"):
-        backend('fortran')
-    monkeypatch.setattr(arrays, 'find_spec', lambda name: None)
+        mine.backend = 'fortran'
+    monkeypatch.setattr(configs, 'find_spec', lambda name: None)
     with pytest.raises(ImportError, match='rprop_lit\\[fast\\]'):
-        backend('numba')
-    assert backend() == before and backend('numpy') == 'numpy' and backend(before) == before
+        mine.backend = 'numba'
+    assert mine.backend == 'numpy' and repr(mine).startswith("Config(backend='numpy', threads=")
 
 
 @pytest.mark.parametrize('value, expected', [('numpy', 'numpy'), ('', 'auto'), (None, 'auto')])
 def test_backend_from_the_environment(value, expected):
     env = {k: v for k, v in os.environ.items() if k != 'RPROP_LIT_BACKEND'} | ({} if value is None else {'RPROP_LIT_BACKEND': value})
-    code = 'from rprop_lit.inside.arrays import backend; print(backend())'
+    code = 'from rprop_lit import config; print(config.backend)'
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == expected
 
 
 def test_a_wrong_environment_is_an_error():
-    done = subprocess.run([sys.executable, '-c', 'import rprop_lit.inside.arrays'], env={**os.environ, 'RPROP_LIT_BACKEND': 'fast'}, capture_output=True, text=True)
-    assert done.returncode and "backend 'fast' is unknown" in done.stderr
+    done = subprocess.run([sys.executable, '-c', 'import rprop_lit; print(1); rprop_lit.config.backend'], env={**os.environ, 'RPROP_LIT_BACKEND': 'fast'}, capture_output=True, text=True)
+    assert done.returncode and done.stdout == '1\n' and "backend 'fast' is unknown" in done.stderr
 
 
 def test_small_problems_never_import_numba():
     code = '''import sys, numpy as np
 from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.inside.rows import bundles, flatten, joined, pieces
 p = Parameter(np.zeros(100)); p.grad = np.ones(100); o = Rprop([p]); o.step(); o.step(); print('numba' in sys.modules)'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto'}
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == 'False'
@@ -442,7 +450,6 @@ def test_a_broken_numba_is_announced_and_numpy_takes_over(tmp_path):
     (tmp_path / 'numba.py').write_text('raise ImportError("made for another NumPy")')
     code = '''import numpy as np
 from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.inside.rows import bundles, flatten, joined, pieces
 p = Parameter(np.zeros(20_000)); p.grad = np.ones(20_000); o = Rprop([p]); o.step(); print(p.data[0])'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto', 'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
@@ -461,7 +468,7 @@ def tensors(torch, arrays_):
 
 def test_tensors_on_the_cpu_take_the_engine(path, torch):
     fresh = [np.ascontiguousarray(a) for a in awkward(np.float32)]
-    ps, reference = tensors(torch, fresh), Readable([a.copy() for a in fresh], variant='irprop+')
+    ps, reference = tensors(torch, fresh), ByRule([a.copy() for a in fresh], variant='irprop+')
     optimizer = Rprop(ps, variant='irprop+')
     streams = [gradients(a.shape, 20, np.float32, seed) for seed, a in enumerate(fresh)]
     for loss, *gs in zip(errors(20), *streams):
@@ -469,8 +476,7 @@ def test_tensors_on_the_cpu_take_the_engine(path, torch):
             p.grad = torch.from_numpy(g.copy())
         optimizer.step(loss=loss)
         reference.step(gs, loss)
-    engine, = optimizer.engines.values()
-    assert isinstance(engine, Engine)
+    assert isinstance(backend_of(optimizer), expected(path))
     for p, w, state in zip(ps, reference.arrays, reference.states):
         assert bits(p.detach().numpy()) == bits(w) and bits(optimizer.state[p]['step_size'].numpy()) == bits(state.step)
         assert isinstance(optimizer.state[p]['sign'], torch.Tensor)
@@ -501,8 +507,6 @@ def test_flattened_tensors_learn_as_before(path, torch):
             torch.nn.functional.mse_loss(n(x), y).backward()
             optimizer.step()
         assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters()))
-    engine, = optimizers[1].engines.values()
-    assert engine.slope is not None and engine.read(list(nets[1].parameters()), optimizers[1].state) is engine.rows
 
 
 @pytest.mark.parametrize('kind', ['bfloat16', 'float16'])
@@ -526,9 +530,9 @@ def test_half_precision_tensors(torch, kind):
 def test_a_block_that_is_interrupted_holds_old_or_new_numbers(knobs):
     g = np.array([1, -1, 0, 1, -1, np.nan, 1, -1], np.float32)
     old = np.arange(8, dtype=np.float32), np.array([1, 1, 1, -1, -1, -1, 0, 0], np.int8), np.full(8, 40, np.float32)
-    settings = numbers((0.5, 1.2), (1e-6, 45.0), old[2])
+    limits = limits_of(Settings(step_sizes=(1e-6, 45.0)), np.float32, [])
     new = [x.copy() for x in old]
-    step_block(new[0], g, new[1], new[2], Room(8, np.float32, np.float32), *knobs, settings)
+    step_block(new[0], g, new[1], new[2], limits, Scratch(8, np.float32, np.float32), *knobs)
 
     def interrupted(after):
         "What the arrays hold if Ctrl-C is pressed after so many lines; whether it came in time"
@@ -541,7 +545,7 @@ def test_a_block_that_is_interrupted_holds_old_or_new_numbers(knobs):
             return line
         sys.settrace(lambda frame, event, arg: line if frame.f_code is step_block.__code__ else None)
         try:
-            step_block(now[0], g, now[1], now[2], Room(8, np.float32, np.float32), *knobs, settings)
+            step_block(now[0], g, now[1], now[2], limits, Scratch(8, np.float32, np.float32), *knobs)
         except KeyboardInterrupt:
             return now, True
         finally:

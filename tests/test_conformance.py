@@ -10,8 +10,25 @@ import numpy as np
 import pytest
 
 from rprop_lit import conformance
-from rprop_lit.conformance import (AFTER, BEFORE, Misuse, Walked, check, check_program, explained, imitate, judge, main, ours, run,
-                                   departs, run_program, side_by_side, traces)
+from rprop_lit.conformance import (
+    AFTER,
+    BEFORE,
+    Misuse,
+    Walked,
+    check,
+    check_program,
+    departs,
+    explained,
+    imitate,
+    judge,
+    main,
+    ours,
+    run,
+    run_program,
+    side_by_side,
+    traces,
+)
+from rprop_lit.inside import habits as habits_module
 from rprop_lit.rule import State, init
 from rprop_lit.variants import VARIANTS, step_one, update
 
@@ -562,7 +579,7 @@ def port(tmp_path):
     return command
 
 
-@pytest.mark.parametrize('variant, dtype', zip(VARIANTS, ['float64', 'float32', 'float32', 'float64']))
+@pytest.mark.parametrize('variant, dtype', list(zip(VARIANTS, ['float64', 'float32', 'float32', 'float64'])))
 def test_a_program_is_checked_like_a_factory(variant, dtype, port):
     report = check_program(port(PORT, variant, dtype), dtype)
     assert (report.variant, report.habits, report.steps, report.beside) == (variant, (), {}, 'not set')
@@ -625,7 +642,7 @@ def test_rounding_is_a_unit_in_the_last_place_at_each_step():
 def test_a_habit_costs_half_a_trace():
     pairs = [(trace, Walked(imitate(trace, 'rprop+'))) for trace in traces() if trace.name in ('flip', 'flip, error rose')]
     assert judge(pairs).variant == 'rprop+' and judge(pairs).habits == ()
-    found = conformance._add_habits([(BY_NAME['flip', 'float64'], Walked(imitate(BY_NAME['flip', 'float64'], 'irprop-', ('moves at a flip',))))], 'irprop-')
+    found = habits_module._add_habits([(BY_NAME['flip', 'float64'], Walked(imitate(BY_NAME['flip', 'float64'], 'irprop-', ('moves at a flip',))))], 'irprop-')
     assert [(score, bare, len(habits)) for score, bare, _, habits in found] == [(0.0, 0, 0), (0.5, 0, 1)]
 
 

@@ -116,3 +116,23 @@ def test_public_functions_have_type_hints(path):
     bare = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith('_')
             and (n.returns is None or any(a.annotation is None for a in n.args.args))]
     assert not bare
+
+
+def pages():
+    "Every page of the book, and the pages beside it"
+    root = HERE.parent
+    return [root / 'README.md', root / 'CONTRIBUTING.md', *sorted((root / 'nbs').rglob('[!.]*.ipynb'))]
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding='utf-8')
+    if page.suffix == '.ipynb':
+        text = '\n'.join(''.join(cell['source']) for cell in json.loads(text)['cells'] if cell['cell_type'] == 'markdown')
+    links = [link.partition('#')[0] for link in re.findall(r'\]\((?!https?:|#|mailto:)([^)\s]+)\)', text)]
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_no_page_speaks_of_a_machine():
+    for page in pages():
+        assert not re.search(r'(?<![\w.:/~])/(tmp|work|root|home|Users)/', page.read_text(encoding='utf-8')), page

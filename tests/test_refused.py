@@ -1,7 +1,7 @@
 """What is refused before anything moves, and what is taken although it looks odd: settings, parameters, gradients, memories, files."""
 import copy
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,10 +9,8 @@ import pytest
 from streams import VARIANTS, bits
 
 from rprop_lit.conformance import check
-from rprop_lit.inside.groups import check_options
-from rprop_lit.inside.memory import begin
-from rprop_lit.optim import Parameter, Rprop
-from rprop_lit.inside.parameters import Row
+from rprop_lit.inside.settings import Settings
+from rprop_lit.optim import Parameter, Rprop, Row
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 
@@ -40,10 +38,11 @@ def test_settings_that_do_not_fit_are_refused_by_name(settings):
         for _ in range(steps):
             optimizer.step()
         before = bits(good.data), bits(p.data)
-        optimizer.param_groups[1].update(settings)
         with pytest.raises(ValueError, match=name):
-            optimizer.step()
+            optimizer.param_groups[1].update(settings)
         assert before == (bits(good.data), bits(p.data))
+        optimizer.step()  # with the settings that it had
+        assert bits(p.data) == bits(np.full(4, good.data[0]))
 
 
 def test_settings_of_every_kind_of_number_move_alike(tmp_path):
@@ -106,9 +105,11 @@ def test_settings_that_are_arrays_cannot_change_unseen():
 
 
 def test_options_are_checked_twice_without_harm():
-    options = dict(lr=np.ones(2), etas=(.5, 1.2), step_sizes=(0, np.ones(2)), variant='rprop-', nonfinite='hold', maximize=False)
-    once = check_options(options)
-    assert check_options({**options, **once})['lr'].tolist() == [1, 1] and not once['step_sizes'][1].flags.writeable
+    once = Settings(lr=np.ones(2), etas=(.5, 1.2), step_sizes=(0, np.ones(2)), variant='Rprop-')
+    twice = replace(once, maximize=True)
+    assert twice.lr.tolist() == [1, 1] and twice.variant == 'rprop-' and not twice.step_sizes[1].flags.writeable
+    with pytest.raises(AttributeError):
+        once.lr = 2
 
 
 # ---- numbers beyond the type of the steps
@@ -133,12 +134,13 @@ def test_steps_and_factors_beyond_the_type_are_the_largest_that_it_holds(path, v
 
 def test_a_first_step_needs_no_copy_of_the_weights():
     import tracemalloc
-    w = np.zeros(10**6, np.float32)[::2]
+    p = Parameter(np.zeros(10**7, np.float32)[::2])
+    p.grad, optimizer = np.zeros(p.shape, np.float32), Rprop([p], lr=1e39)
     tracemalloc.start()
-    memory = begin(w, 1e39)
+    optimizer.step()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert memory['step_size'].max() == np.finfo(np.float32).max and peak < 12 * w.size
+    assert optimizer.state[p]['step_size'].max() == 50 and peak < 6 * p.data.size
 
 
 # ---- parameters
@@ -224,8 +226,11 @@ def test_settings_of_another_library_are_refused_by_name():
 
 def test_arrays_of_settings_follow_the_weights_to_their_device():
     torch = pytest.importorskip('torch')
-    memory = begin(torch.zeros(3, device='meta'), np.full(3, .1))
-    assert memory['step_size'].device.type == 'meta'
+    p = torch.nn.Parameter(torch.zeros(3, device='meta'))
+    p.grad = torch.zeros(3, device='meta')
+    optimizer = Rprop([p], lr=np.full(3, .1))
+    optimizer.step()
+    assert optimizer.state[p]['step_size'].device.type == 'meta'
 
 
 def test_what_is_no_group():
@@ -316,16 +321,19 @@ def test_numpy_may_be_told_to_raise(path, dtype, lr):
 
 @pytest.mark.parametrize('key, value, says', [
     ('step_size', np.full(3, 1), 'no array of float'), ('step_size', 0.1, 'no array of float'), ('step_size', [.1, .1, .1], 'no array of float'),
-    ('sign', np.zeros(2, np.int8), 'its memory'), ('sign', np.zeros(3), 'no array of int8'), ('step_size', np.full(2, .1), 'its memory')])
+    ('sign', np.zeros(2, np.int8), 'its memory'), ('sign', np.zeros(3), 'no array of int8'), ('step_size', np.full(2, .1), 'its memory'),
+    ('sign', np.full(3, 2, np.int8), '-1, 0 or 1'), ('step_size', np.full(3, -.1), 'at least 0'), ('step_size', np.full(3, np.nan), 'finite'),
+    ('step', 1.5, 'whole number'), ('step', -1, 'whole number'), ('steps', 1, 'a memory holds')])
 def test_a_memory_that_does_not_fit_is_refused_before_anything_moves(path, key, value, says):
     good, optimizer = two_groups(p := Parameter(np.zeros(3)))
     p.grad = np.ones(3)
     optimizer.step()
-    before = bits(good.data), bits(p.data)
-    optimizer.state[p][key] = value
+    memory = {name: np.array(value) for name, value in optimizer.state[p].items()}
     with pytest.raises(ValueError, match=says):
-        optimizer.step()
-    assert before == (bits(good.data), bits(p.data))
+        optimizer.state[p][key] = value
+    assert all(bits(value) == bits(optimizer.state[p][name]) for name, value in memory.items())
+    optimizer.step()
+    assert bits(p.data) == bits(np.full(3, good.data[0]))
 
 
 def test_steps_of_long_doubles_are_used(path):

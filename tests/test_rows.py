@@ -6,21 +6,22 @@ import sys
 import threading
 import time
 import weakref
-from itertools import permutations
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
 from streams import VARIANTS, Bits, bits
 
-from rprop_lit import Parameter, Rprop
+from rprop_lit import Parameter, Rprop, config
 from rprop_lit.inside import rows
-from rprop_lit.inside.arrays import Room, numbers, step_block, step_blocks
-from rprop_lit.inside.engine import Engine
-from rprop_lit.inside.rows import PART, flatten, hired, parts, separate, threads, together
+from rprop_lit.inside.arrays import Scratch, blocks_kernel, limits_of
+from rprop_lit.inside.config import Config, threads_from
+from rprop_lit.inside.rows import PART, parts, together
+from rprop_lit.inside.settings import Settings
+from rprop_lit.optim import flatten
 from rprop_lit.rule import init
-from rprop_lit.variants import update
+from rprop_lit.variants import Flip, update
 
 LONG = 2 * PART + 77
 
@@ -28,17 +29,17 @@ LONG = 2 * PART + 77
 @pytest.fixture(params=[1, 2, 3])
 def count(request):
     "A number of threads, chosen while a test runs"
-    before = threads()
-    yield threads(request.param)
-    threads(before)
+    before, config.threads = config.threads, request.param
+    yield request.param
+    config.threads = before
 
 
 @pytest.fixture
 def two():
     "Two threads while a test runs"
-    before = threads()
-    yield threads(2)
-    threads(before)
+    before, config.threads = config.threads, 2
+    yield 2
+    config.threads = before
 
 
 def gradients(n, dtype, length=4):
@@ -100,7 +101,7 @@ def test_small_arrays_at_their_addresses(path):
                 p.grad = q.grad = random.normal(size=p.shape).astype(np.float32)
                 one.step()
             first.step()
-        assert isinstance(first.engines[0], Engine) and all(p.data is a for p, a in zip(together, arrays))
+        assert all(p.data is a for p, a in zip(together, arrays))
         assert [bits(p.data) for p in together] == [bits(q.data) for q in alone]
 
 
@@ -118,7 +119,7 @@ def walked_alone(arrays, gs, variant):
 
 @pytest.mark.parametrize('variant', ['irprop-', 'rprop+'])
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize('kind', ['whole', 'with holes', 'two that overlap', 'a row and its parts'])
+@pytest.mark.parametrize('kind', ['whole', 'with holes', 'parts of a row'])
 def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dtype, variant):
     random = np.random.default_rng(0)
     arrays = [random.normal(size=shape).astype(dtype) for shape in [(5,), (), (3, 4), (0,), (1,), (2, 0, 3), (700,), (64,)]]
@@ -128,51 +129,19 @@ def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dt
         arrays[0] = np.repeat(arrays[0], 2)[::2]
     gs = [[g * np.where(random.random(a.shape) < .3, -1, 1).astype(dtype) for g in [random.normal(size=a.shape).astype(dtype)] * 8] for a in arrays]
     expected = walked_alone(arrays, gs, variant)
-    if kind == 'two that overlap':  # the shared weights make both moves
-        arrays += [arrays[6][:400], arrays[7][:0]]
-        gs += [[np.zeros(400, dtype)] * 8, [np.zeros(0, dtype)] * 8]
-    if kind == 'a row and its parts':
+    if kind == 'parts of a row':
         row = np.concatenate([a.reshape(-1) for a in arrays])
         ends = np.cumsum([0, *[a.size for a in arrays]])
-        arrays = [row[a:b].reshape(x.shape) for a, b, x in zip(ends, ends[1:], arrays)] + [row[2:9]]
-        gs += [[np.zeros(7, dtype)] * 8]
+        arrays = [row[a:b].reshape(x.shape) for a, b, x in zip(ends, ends[1:], arrays)]
     params = [Parameter(a) for a in arrays]
     optimizer = Rprop(params, lr=0.1, variant=variant)
     for k in range(8):
         for p, stream in zip(params, gs):
             p.grad = stream[k]
         optimizer.step()
-    assert all(p.data is a for p, a in zip(params, arrays)) and isinstance(optimizer.engines[0], Engine)
+    assert all(p.data is a for p, a in zip(params, arrays))
     found = [[bits(x) for x in (p.data, optimizer.state[p]['sign'], optimizer.state[p]['step_size'])] for p in params]
     assert found[:len(expected)] == expected
-
-
-@pytest.mark.parametrize('order', list(permutations(range(3))), ids=str)
-def test_arrays_are_separate_in_any_order(order):
-    row, other = np.zeros(6), np.zeros(3)
-    apart, overlapping = [row[:2], row[2:], other], [row[:3], row[2:], other]
-    assert separate([apart[k] for k in order]) and not separate([overlapping[k] for k in order])
-    assert separate([*[apart[k] for k in order], row[1:1]])  # an empty array shares nothing
-
-
-def test_a_part_without_a_gradient_leaves_the_others_in_their_row(path):
-    params = [Parameter(np.zeros(n)) for n in (3, 4, 5)]
-    flatten(params)
-    params[2].grad = None
-    optimizer = Rprop(params)
-    for _ in range(3):
-        optimizer.step()
-    engine, = optimizer.engines.values()
-    assert engine.read(params, None) is engine.rows is not None and engine.slope.size == 7
-
-
-def test_weights_that_overlap_make_both_moves(path):
-    row = np.zeros(6, np.float32)
-    params = [Parameter(row[:4]), Parameter(row[2:])]
-    for p in params:
-        p.grad = np.ones(4, np.float32)
-    Rprop(params, lr=0.25).step()
-    assert row.tolist() == [-.25, -.25, -.5, -.5, -.25, -.25]
 
 
 def test_what_a_job_raises_is_raised_when_all_are_done(two):
@@ -215,46 +184,45 @@ def test_a_waiting_thread_holds_no_arrays(two):
     assert [r() for r in left] == [None, None]
 
 
+class Scarce(ThreadPoolExecutor):
+    "Threads that cannot be had, or no more than one"
+    most, started = 0, 0
+
+    def submit(self, *task):
+        if self.started == self.most:
+            raise RuntimeError("can't start new thread")
+        self.started += 1
+        return super().submit(*task)
+
+
 @pytest.mark.parametrize('most', [0, 1])
 def test_too_few_threads_can_be_started(monkeypatch, most):
-    started = []
-
-    class Scarce(threading.Thread):
-        def start(self):
-            if len(started) == most:
-                raise RuntimeError("can't start new thread")
-            started.append(self)
-            super().start()
-    queue, members, seen = SimpleQueue(), [], []
-    monkeypatch.setattr(rows, 'Thread', Scarce)
-    monkeypatch.setattr(rows, 'crew', lambda process: (queue, members))
+    crew, seen = Scarce(4), []
+    crew.most = most
+    monkeypatch.setattr(rows, '_crew', lambda process, count: crew)
     for _ in range(3):
         together([lambda k=k: seen.append(k) for k in range(4)])
-    assert sorted(seen) == sorted([0, 1, 2, 3] * 3) and members == started and len(started) == most
+    assert sorted(seen) == sorted([0, 1, 2, 3] * 3) and crew.started == most
+    crew.shutdown()
 
 
-def test_the_crew_is_no_larger_than_needed():
-    before = threading.active_count()
-    for count in range(1, 6):
-        for _ in range(3):
-            together([lambda: None] * count)
-    assert threading.active_count() - before <= 4
+def test_more_jobs_than_threads_and_the_other_way_round(two):
+    for count in (1, 2, 7):
+        seen = []
+        together([lambda k=k: seen.append(k) for k in range(count)])
+        assert sorted(seen) == list(range(count))
 
 
-def test_an_interrupt_waits_for_the_others(monkeypatch, two):
-    seen = []
-
-    class Impatient(SimpleQueue):
-        def get(self, *what):
-            if not seen:
-                seen.append('interrupted')
-                raise KeyboardInterrupt
-            return super().get(*what)
-    hired(1)
-    monkeypatch.setattr(rows, 'SimpleQueue', type('Both', (), {'__class_getitem__': classmethod(lambda cls, item: Impatient)}))
-    with pytest.raises(KeyboardInterrupt):
-        together([lambda: None, lambda: (time.sleep(.2), seen.append('done'))])
-    assert seen == ['interrupted', 'done']
+def test_each_thread_has_scratch_of_its_own(two):
+    before, config.backend = config.backend, 'numpy'
+    p = Parameter(np.zeros(LONG, np.float32))
+    p.grad = np.ones(LONG, np.float32)
+    optimizer = Rprop([p])
+    optimizer.step()
+    config.backend = before
+    plan, = optimizer.param_groups[0].plans
+    first, second = plan.own['scratch']
+    assert not np.shares_memory(first.floats, second.floats) and len(first) == len(second) == 1  # both were used
 
 
 def test_two_users_of_threads_at_once(two):
@@ -272,24 +240,9 @@ def test_two_users_of_threads_at_once(two):
     assert bits(ps[0].data) == bits(ps[1].data) == bits(ps[2].data)
 
 
-def test_each_thread_has_scratch_of_its_own(path, two):
-    p = Parameter(np.zeros(LONG, np.float32))
-    p.grad = np.ones(LONG, np.float32)
-    optimizer = Rprop([p])
-    optimizer.step()
-    engine, = optimizer.engines.values()
-    if path == 'numba':
-        assert engine.rooms == []  # a loop needs none
-        return
-    assert len(engine.rooms) == 2 and not np.shares_memory(engine.rooms[0].floats, engine.rooms[1].floats)
-    used = []
-    engine.run_row(lambda room, *rows: used.append(room), *[np.zeros(LONG)] * 4)
-    assert {id(room) for room in used} == {id(room) for room in engine.rooms} and all(isinstance(room, Room) for room in used)
-
-
 def long_step(pipe=None):
     "A step that is shared by two threads, in this process"
-    threads(2)
+    config.threads = 2
     p = Parameter(np.zeros(LONG, np.float32))
     p.grad = np.ones(LONG, np.float32)
     Rprop([p]).step()
@@ -321,43 +274,44 @@ def test_a_program_whose_main_thread_has_ended():
 
 @pytest.mark.parametrize('value', [0, -1, 1.5, '2', True, float('nan')], ids=str)
 def test_a_wrong_number_of_threads(value):
-    before = threads()
+    mine = Config()
+    mine.threads = 3
     with pytest.raises(ValueError, match='choose a whole number, 1 or more'):
-        threads(value)
-    assert threads() == before
+        mine.threads = value
+    assert mine.threads == 3
 
 
 @pytest.mark.parametrize('set_to, expected', [({'RPROP_LIT_THREADS': '3'}, '3'), ({'OMP_NUM_THREADS': '1'}, '1'), ({'OMP_NUM_THREADS': 'x'}, None), ({'OMP_NUM_THREADS': '0,1'}, None), ({'RPROP_LIT_THREADS': ' 4 '}, '4'),
                                               ({'RPROP_LIT_THREADS': '2', 'OMP_NUM_THREADS': '7'}, '2'), ({}, None), ({'OMP_NUM_THREADS': '5,1'}, '5')], ids=str)
 def test_threads_from_the_environment(set_to, expected):
     env = {k: v for k, v in os.environ.items() if k not in ('RPROP_LIT_THREADS', 'OMP_NUM_THREADS')} | set_to
-    code = 'from rprop_lit.inside.rows import threads; print(threads())'
+    code = 'from rprop_lit import config; print(config.threads)'
     found = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip()
-    assert found == (expected or str(rows.wanted({})))
+    assert found == (expected or str(threads_from({})))
 
 
 @pytest.mark.parametrize('value', ['0', 'many', '-2', '1.5', '2,3'])
 def test_a_wrong_environment_is_an_error(value):
-    done = subprocess.run([sys.executable, '-c', 'import rprop_lit.inside.rows'], env={**os.environ, 'RPROP_LIT_THREADS': value}, capture_output=True, text=True)
-    assert done.returncode and f'RPROP_LIT_THREADS={value!r}: choose a whole number, 1 or more' in done.stderr
+    done = subprocess.run([sys.executable, '-c', 'import rprop_lit; print(1); rprop_lit.config.threads'], env={**os.environ, 'RPROP_LIT_THREADS': value}, capture_output=True, text=True)
+    assert done.returncode and done.stdout == '1\n' and f'RPROP_LIT_THREADS={value!r}: choose a whole number, 1 or more' in done.stderr
 
 
 def test_without_a_choice_there_are_two_threads_or_one(monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0}, raising=False)
-    assert rows.wanted({}) == 1
+    assert threads_from({}) == 1
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0, 3, 5}, raising=False)
-    assert rows.wanted({}) == 2
+    assert threads_from({}) == 2
     monkeypatch.delattr(os, 'sched_getaffinity')
     monkeypatch.setattr(os, 'cpu_count', lambda: None)
-    assert rows.wanted({}) == 1
+    assert threads_from({}) == 1
 
 
 @pytest.mark.parametrize('code', [
     'def late():\n    try:\n        yield\n    finally:\n        step(); print(p.data[0] < -0.015)\nlate = late(); next(late)',
     'class Late:\n    def __del__(self):\n        step(); print(p.data[0] < -0.015)\nlate = Late()'], ids=['generator', 'finalizer'])
 def test_a_step_while_the_interpreter_ends(code):
-    start = ('import sys; sys.path[:0] = sys.argv[1:]; from test_rows import LONG, Parameter, Rprop, np, threads\n'
-             'threads(2); p = Parameter(np.zeros(LONG, np.float32)); p.grad = np.ones(LONG, np.float32); step = Rprop([p]).step; step()\n')
+    start = ('import sys; sys.path[:0] = sys.argv[1:]; from test_rows import LONG, Parameter, Rprop, config, np\n'
+             'config.threads = 2; p = Parameter(np.zeros(LONG, np.float32)); p.grad = np.ones(LONG, np.float32); step = Rprop([p]).step; step()\n')
     done = subprocess.run([sys.executable, '-c', start + code, os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))],
                           capture_output=True, text=True, timeout=15)
     assert done.returncode == 0 and done.stdout == 'True\n'
@@ -372,11 +326,11 @@ def test_a_job_may_have_jobs_of_its_own():
 
 @pytest.mark.parametrize('most', [1, 63, 1000, 4096])
 def test_scratch_of_any_length_will_do(most):
-    start, settings = init(np.ones(5000, np.float32), 0.01), numbers((0.5, 1.2), (1e-6, 50.0), np.empty(0, np.float32))
+    start, limits = init(np.ones(5000, np.float32), 0.01), limits_of(Settings(), np.float32, [])
     ends = []
-    for step, length in ((step_block, 5000), (step_blocks, most)):
+    for length in (5000, most):
         w, sign, size = np.ones(5000, np.float32), start.sign.copy(), start.step.copy()
         for g in gradients(5000, np.float32):
-            step(w, g, sign, size, Room(length, np.float32, np.float32), True, False, settings)
+            blocks_kernel(Flip(True, False))(w, g, sign, size, limits, Scratch(length, np.float32, np.float32))
         ends.append([bits(x) for x in (w, sign, size)])
     assert ends[0] == ends[1]

@@ -341,8 +341,8 @@ def site():
         browser = play.chromium.launch(executable_path=program, args=QUIET)
         opened = []
 
-        def go(address, width=1280, dark=False):
-            page = browser.new_page(viewport=dict(width=width, height=900), color_scheme='dark' if dark else 'light')
+        def go(address, width=1280, dark=False, touch=False):
+            page = browser.new_page(viewport=dict(width=width, height=900), color_scheme='dark' if dark else 'light', has_touch=touch)
             page.wrong = []
             page.on('console', lambda m: page.wrong.append(m.text) if m.type in ('error', 'warning') else None)
             page.on('pageerror', lambda e: page.wrong.append(str(e)))
@@ -467,18 +467,34 @@ def test_the_surfaces_and_the_sliders_answer(site):
     assert len(seen) == 5 and page.wrong == []
 
 
+def by_mouse(page, x, y):
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y + 40, steps=5)
+    page.mouse.up()
+
+
+def by_finger(page, x, y):
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        session.send('Input.dispatchTouchEvent', dict(type=kind, touchPoints=[dict(x=x, y=y) for x, y in points]))
+
+    touch('touchStart', (x, y))
+    for k in range(1, 6):
+        touch('touchMove', (x - 12 * k, y + 8 * k))
+    touch('touchEnd')
+
+
 @browsing
-@pytest.mark.parametrize('width', [1280, 390])
-def test_the_start_is_moved_by_hand_and_by_keys(site, width):
-    page = site('play.html', width=width)
+@pytest.mark.parametrize('width, drag', [(1280, by_mouse), (390, by_finger)])
+def test_the_start_is_moved_by_hand_and_by_keys(site, width, drag):
+    page = site('play.html', width=width, touch=drag is by_finger)
     live(page)
     start = coordinates(page)[0]
     page.locator('.start-ring').scroll_into_view_if_needed()
     box = page.locator('.start-ring').bounding_box()
-    page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
-    page.mouse.down()
-    page.mouse.move(box['x'] - 60, box['y'] + 40, steps=5)
-    page.mouse.up()
+    drag(page, box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
     live(page)
     dragged = coordinates(page)[0]
     assert dragged[0] < start[0] and dragged[1] < start[1]
@@ -520,3 +536,34 @@ def test_the_chapters_have_facts_a_way_on_and_links_to_the_reference(site):
     assert page.locator('a.left-prev[href="00_problems.html"]').count() == 1 and page.locator('a.right-next').count() == 1
     assert page.locator('.bd-article a[href^="../api/"]').count() >= 1
     assert page.locator('details').count() >= 1
+
+
+@browsing
+@pytest.mark.parametrize('chapter, figure', [('00_problems', 'sign'), ('10_rule', 'etas'), ('20_variants', 'turn')])
+def test_the_idea_has_folded_solutions_and_a_live_figure(site, chapter, figure):
+    page = site(f'idea/{chapter}.html')
+    solutions = page.locator('details:has(summary:has-text("Solution of exercise"))')
+    assert solutions.count() == 4 and page.locator('details[open]').count() == 0
+    hidden = solutions.first.locator('.highlight').first
+    assert not hidden.is_visible()
+    solutions.first.locator('summary').click()
+    assert hidden.is_visible()
+    live(page)
+    recorded = json.loads((OUT / '_static' / 'play' / 'recorded.json').read_text(encoding='utf-8'))[figure]
+    assert [w for run in recorded['runs'] for w in run['w']] == coordinates(page) and page.wrong == []
+
+
+@browsing
+def test_turning_the_bowl_makes_dozens_thousands(site):
+    page = site('idea/20_variants.html')
+    live(page)
+    def needed():
+        return page.evaluate("document.querySelector('.rprop-play').trace.runs[0].needed")
+
+    before = needed()
+    page.focus('input[data-name="degrees"]')
+    for _ in range(15):
+        page.keyboard.press('ArrowRight')
+    page.wait_for_function("document.querySelector('.rprop-play').trace.config.degrees === 15")
+    live(page)
+    assert before < 100 and needed() > 1000 and str(needed()) in page.inner_text('.rprop-play .status')

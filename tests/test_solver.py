@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import classics  # noqa: E402
 
-from rprop_lit.optim import Parameter, Rprop  # noqa: E402
-from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock  # noqa: E402
-from rprop_lit.inside.options import STOPS, read_options  # noqa: E402
 from rprop_lit.inside.differences import slopes_by_differences  # noqa: E402
+from rprop_lit.inside.options import STOPS, read_options  # noqa: E402
 from rprop_lit.inside.shapes import as_tree, same, space_of, spread  # noqa: E402
-from rprop_lit.solver import Result, Trace, minimize, scipy_method  # noqa: E402
 from rprop_lit.inside.walk import rprop  # noqa: E402
+from rprop_lit.optim import Parameter, Rprop  # noqa: E402
+from rprop_lit.problems import ZOO, bowl, noisy, rosenbrock, slopes_of  # noqa: E402
+from rprop_lit.solver import Result, Trace, minimize, scipy_method  # noqa: E402
 
 optimize = pytest.importorskip('scipy.optimize', reason='SciPy is not installed')
 
@@ -50,6 +50,7 @@ def take(n, points):
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('name', ZOO)
+@pytest.mark.filterwarnings('ignore:overflow encountered')  # a half holds no square above 65504
 def test_same_bits_as_the_optimizer(name, variant, dtype):
     problem = ZOO[name]
     w = Parameter(problem.start.astype(dtype))
@@ -1218,6 +1219,19 @@ def test_a_trace_is_a_sequence_with_columns():
     assert repr(trace) == 'Trace(61 points, errors 24.2 to 3.78)' and repr(Trace()) == 'Trace(0 points)' and Trace().to_dict()['nit'] == []
 
 
+def test_a_trace_keeps_copies():
+    trace, points = Trace(), rprop(square, [3.0, 4.0])
+    p = next(points)
+    trace(p)
+    p.x[:], p.step[:] = 99, 99
+    assert trace[0].x.tolist() == [3, 4] and trace.steps[0].max() < 1
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32])
+def test_a_point_has_the_gradient_in_the_starts_type(dtype):
+    assert next(rprop(lambda x: (float((x * x).sum()), 2 * x.astype(float)), np.ones(2, dtype))).jac.dtype == dtype
+
+
 def test_a_trace_becomes_a_table():
     pandas = pytest.importorskip('pandas', reason='pandas is not installed')
     for x0 in ([3.0, 4.0], 3.0, [np.ones((2, 2)), np.ones(3)]):
@@ -1496,7 +1510,7 @@ def test_a_file_of_another_function_is_refused(tmp_path):
     path = tmp_path / 'run'
     minimize(square, [3.0, 4.0], options=keep(path, maxiter=5))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match='belongs to another problem: at its best point the error is'):
+    with pytest.raises(ValueError, match='belongs to another problem: its best point has error'):
         minimize(lambda x: ((x * x).sum() + 0.1, 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))
     assert path.read_bytes() == before
     again = minimize(lambda x: ((x * x).sum() * (1 + 1e-12), 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))  # the last digits of a parallel sum
@@ -1545,7 +1559,7 @@ def test_interrupts_and_errors_leave_a_file_to_go_on_from(tmp_path):
 
 def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr('rprop_lit.solver.write_checkpoint', lambda path, mark, now, *rest: written.append(now.nit))
+    monkeypatch.setattr('rprop_lit.inside.loop.write_checkpoint', lambda path, mark, now, *rest: written.append(now.nit))
     for every, steps in ((5, [5, 10, 12]), (3, [3, 6, 9, 12]), (100, [12])):
         minimize(square, [3.0, 4.0], options=keep(tmp_path / 'run', checkpoint_every=every, maxiter=12))
         assert written == steps
@@ -1568,3 +1582,40 @@ def test_a_callback_is_told_of_each_step_once_over_two_runs(tmp_path):
     for most in (6, 11):
         minimize(square, [3.0, 4.0], callback=lambda intermediate_result: told.append(intermediate_result.nit), options=keep(tmp_path / 'run', maxiter=most))
     assert told == list(range(1, 12))
+
+
+def test_pictures_take_a_trace():
+    plt = pytest.importorskip('matplotlib.pyplot')
+    from rprop_lit import pictures
+    trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
+
+    def drawn(ax):
+        return [line.get_xydata().tolist() for line in ax.get_lines()] + [np.ma.filled(image.get_array(), -1).tolist() for image in ax.get_images()]
+    for one, other in ((pictures.trace(trace), pictures.trace(trace.errors)), (pictures.heat(trace), pictures.heat(trace.steps)),
+                       (pictures.path(trace, rosenbrock().fun), pictures.path(trace.points, rosenbrock().fun, trace.undone))):
+        assert drawn(one) == drawn(other) != []
+    plt.close('all')
+
+
+# ---- the problems to practise on
+
+@pytest.mark.parametrize('w', [[0.3, -0.7], [-1e3, 2.0], [5.0, -1e-3]])
+@pytest.mark.parametrize('name', ZOO)
+def test_gradients_of_the_zoo_away_from_their_starts(name, w):
+    w, fun = np.array(w), ZOO[name].fun
+    h = 1e-6 * np.maximum(1, abs(w))
+    measured = [(fun(w + d)[0] - fun(w - d)[0]) / (2 * d.max()) for d in np.diag(h)]
+    assert np.allclose(fun(w)[1], measured, rtol=1e-6, atol=1e-7 * max(1, abs(fun(w)[0])))
+
+
+def test_noise_is_drawn_for_each_coordinate_and_keeps_the_type():
+    problem = noisy(bowl([1.0, 1.0, 1.0]), size=0.5, seed=3)
+    for dtype in (np.float32, np.float64):
+        error, g = problem.fun(np.ones(3, dtype))
+        assert error == 3 and g.dtype == dtype and len(set((g - 2).tolist())) == 3
+
+
+@pytest.mark.parametrize('at', [1e6, -1e6, -1e-3])
+def test_measured_slopes_fit_the_size_of_a_coordinate(at):
+    found = slopes_of(lambda w: ((w**2).sum(), None), np.array([at]))
+    assert abs(found[0] - 2 * at) <= 1e-8 * max(1, abs(2 * at))

@@ -5,7 +5,7 @@ import pytest
 from streams import ETAS, bits
 
 from rprop_lit import Parameter, Rprop
-from rprop_lit.inside.memory import to_torch
+from rprop_lit.optim import to_torch
 
 torch = pytest.importorskip('torch', reason='torch is not installed: the comparison with torch.optim.Rprop is left out')
 

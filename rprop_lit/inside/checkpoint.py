@@ -8,15 +8,14 @@ __all__ = ['Record', 'fingerprint', 'write_checkpoint', 'read_checkpoint', 'chec
 # %% ../../nbs/inside/68_checkpoint.ipynb #68a00002
 import hashlib
 import json
-import math
 from collections import deque
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..rule import State
-from .memory import on_host, read_arrays, write_arrays
+from .files import read_arrays, write_arrays
+from .memory import on_host
 from .shapes import Evaluation, Space, build, flat
 from .walk import Point, Snapshot, Walker
 
@@ -50,10 +49,13 @@ def _names(tree: Any) -> Any:
         return {str(key): _names(part) for key, part in tree.items()}
     return [_names(part) for part in tree] if isinstance(tree, (list, tuple)) else str(tree.shape)
 
+
 def fingerprint(walker: Walker, x: Any, state: State) -> str:
     "SHA-256 of all that decides a walk, except the function"
     settings, box = walker.settings, walker.space.box or ()
-    total = hashlib.sha256(json.dumps([_names(walker.space.tree), str(settings['variant']).lower(), walker.safe]).encode())
+    total = hashlib.sha256(
+        json.dumps([_names(walker.space.tree), str(settings['variant']).lower(), walker.safe]).encode()
+    )
     for value in (x, state.step, *box, *settings['etas'], *settings['step_sizes']):
         array = on_host(value)
         total.update(f'{array.dtype} {array.shape} '.encode() + array.tobytes())
@@ -62,45 +64,84 @@ def fingerprint(walker: Walker, x: Any, state: State) -> str:
 # %% ../../nbs/inside/68_checkpoint.ipynb #68a00010
 _EVALUATIONS = ('here', 'last', 'tried', 'best')
 
+
 def _trace_columns(points: list[Point], tree: Any) -> dict[str, Any]:
     "A trace as arrays, one row a point"
     columns: dict[str, Any] = {}
     for name in ('x', 'jac', 'step') if points else ():
-        columns[f'trace.{name}'] = np.stack([on_host(flat(getattr(p, name), tree, lambda part, _: part)) for p in points])
-    columns['trace.numbers'] = np.array([(p.fun, p.nit, p.nfev, p.optimality, *p.span, p.undone) for p in points], dtype=float)
+        columns[f'trace.{name}'] = np.stack(
+            [on_host(flat(getattr(p, name), tree, lambda part, _: part)) for p in points]
+        )
+    columns['trace.numbers'] = np.array(
+        [(p.fun, p.nit, p.nfev, p.optimality, *p.span, p.undone) for p in points], dtype=float
+    )
     return columns
+
 
 def write_checkpoint(path: str, mark: str, now: Snapshot, record: Record, trace: Any, space: Space) -> None:
     "Write a walk and the record of it to a file, at once"
     seen = dict(zip(_EVALUATIONS, (now.here, now.last, now.tried, record.best)))
-    arrays = {f'{name}.{field}': on_host(getattr(e, field)) for name, e in seen.items() for field in ('x', 'g', 'slope')}
-    about = {'format': 1, 'mark': mark, 'errors': [e.fun for e in seen.values()], 'loss': float(now.state.loss),
-             'counts': [now.nit, now.nfev, now.njev, bool(now.undone)], 'optimality': record.optimality,
-             'first': record.first, 'past': list(record.past), 'seconds': record.seconds}
-    arrays |= {'sign': on_host(now.state.sign), 'step': on_host(now.state.step), 'about': np.array(json.dumps(about))}
+    arrays = {
+        f'{name}.{field}': on_host(getattr(e, field))
+        for name, e in seen.items()
+        for field in ('x', 'g', 'slope')
+    }
+    about = {
+        'format': 1,
+        'mark': mark,
+        'errors': [e.fun for e in seen.values()],
+        'loss': float(now.state.loss),
+        'counts': [now.nit, now.nfev, now.njev, bool(now.undone)],
+        'optimality': record.optimality,
+        'first': record.first,
+        'past': list(record.past),
+        'seconds': record.seconds,
+    }
+    arrays |= {
+        'sign': on_host(now.state.sign),
+        'step': on_host(now.state.step),
+        'about': np.array(json.dumps(about)),
+    }
     write_arrays(path, arrays | ({} if trace is None else _trace_columns(list(trace), space.tree)))
 
 # %% ../../nbs/inside/68_checkpoint.ipynb #68a00011
 def _trace_rows(arrays: dict, space: Space) -> list[Point]:
     "The points that `_trace_columns` wrote"
+
     def rows(name):
         return [build(space.xp.asarray(row), space.tree) for row in arrays[f'trace.{name}']]
+
     numbers = arrays['trace.numbers'].tolist()
     if not numbers:
         return []
-    return [Point(x, fun, jac, step, int(nit), int(nfev), top, (low, high), bool(undone))
-            for x, jac, step, (fun, nit, nfev, top, low, high, undone) in zip(rows('x'), rows('jac'), rows('step'), numbers)]
+    return [
+        Point(x, fun, jac, step, int(nit), int(nfev), top, (low, high), bool(undone))
+        for x, jac, step, (fun, nit, nfev, top, low, high, undone) in zip(
+            rows('x'), rows('jac'), rows('step'), numbers
+        )
+    ]
 
-def read_checkpoint(path: str, mark: str, space: Space, window: int) -> tuple[Snapshot, Record, list[Point] | None]:
+
+def read_checkpoint(
+    path: str, mark: str, space: Space, window: int
+) -> tuple[Snapshot, Record, list[Point] | None]:
     "The walk, the record and the trace in a file; ValueError if it is damaged or of another problem"
     arrays = read_arrays(path)
     about = json.loads(str(arrays['about'])) if 'about' in arrays else {}
     if about.get('mark') != mark:
-        raise ValueError(f'checkpoint={path!r} belongs to another problem: the start, the bounds or the settings differ. '
-                         f'Name another file, or delete this one to start anew')
-    own = {name: space.xp.asarray(array) for name, array in arrays.items() if not name.startswith(('about', 'trace'))}
-    here, last, tried, best = (Evaluation(own[f'{name}.x'], fun, own[f'{name}.g'], own[f'{name}.slope'])
-                               for name, fun in zip(_EVALUATIONS, about['errors']))
+        raise ValueError(
+            f'checkpoint={path!r} belongs to another problem: the start, the bounds or the settings differ. '
+            f'Name another file, or delete this one to start anew'
+        )
+    own = {
+        name: space.xp.asarray(array)
+        for name, array in arrays.items()
+        if not name.startswith(('about', 'trace'))
+    }
+    here, last, tried, best = (
+        Evaluation(own[f'{name}.x'], fun, own[f'{name}.g'], own[f'{name}.slope'])
+        for name, fun in zip(_EVALUATIONS, about['errors'])
+    )
     nit, nfev, njev, undone = about['counts']
     now = Snapshot(here, last, tried, State(own['sign'], own['step'], about['loss']), nit, nfev, njev, undone)
     past = deque([(n, fun) for n, fun in about['past'] if n <= nit], maxlen=window + 1)
@@ -112,6 +153,8 @@ def check_same_function(path: str, walker: Walker, record: Record) -> None:
     "ValueError if the function has another error at the best point of a file than the file says"
     kept, fun = record.best.fun, walker.evaluate(record.best.x).fun
     if not abs(fun - kept) <= 1e-6 * max(abs(record.first[0]), abs(kept)):
-        raise ValueError(f'checkpoint={path!r} belongs to another problem: at its best point the error is {fun:.9g} now and was '
-                         f'{kept:.9g}. Name another file, or delete this one to start anew; `numpy.load(path)["best.x"]` is that '
-                         f'point')
+        raise ValueError(
+            f'checkpoint={path!r} belongs to another problem: its best point has error {fun:.9g} now, had '
+            f'{kept:.9g}. Name another file, or delete this one to start anew; numpy.load(path)["best.x"] is '
+            f'point'
+        )

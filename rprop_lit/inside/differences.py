@@ -65,18 +65,23 @@ def _errors_beside(error_at: Callable[[Any], Any], x: Any, i: int, others: Any) 
         found.append((float(value), read_error(error_at(y))))
     return found
 
+
 def _complex_slope(error_at: Callable[[Any], Any], x: Any, i: int, here: Any) -> float:
     "The slope along coordinate i by a complex step"
     y, h = x.astype(namespace(x).result_type(x.dtype, np.complex64)), _way(here, 'cs')
     y[i] = y[i] + 1j * float(h)
     error = error_at(y)
     if 'complex' not in str(getattr(error, 'dtype', type(error))):
-        raise TypeError(f"jac='cs': fun returned {error!r:.60} at complex numbers; it must carry their imaginary part "
-                        f"to its result. jac='3-point' does without")
+        raise TypeError(
+            f"jac='cs': fun returned {error!r:.60} at complex numbers; it must carry their imaginary part "
+            f"to its result. jac='3-point' does without"
+        )
     return float(complex(error.item() if hasattr(error, 'item') else error).imag / h)
 
 # %% ../../nbs/inside/62_differences.ipynb #62d00017
-def slopes_by_differences(error_at: Callable[[Any], Any], x: Any, fun: float, method: str, box: Any) -> tuple[Any, int]:
+def slopes_by_differences(
+    error_at: Callable[[Any], Any], x: Any, fun: float, method: str, box: Any
+) -> tuple[Any, int]:
     """The gradient of a function that returns errors alone.
 
     Parameters

@@ -19,12 +19,14 @@ from .walk import FirstStep, Pair
 
 # %% ../../nbs/inside/66_options.ipynb #66a00004
 class Stop(NamedTuple):
-    "A rule to stop: its `status`, its default limit, `what` is compared and how, and whether that is a success"
+    "A rule to stop: its `status` and default, `what` is compared and how, whether that is a success"
+
     status: int
     default: float
     what: str
     sign: str
     success: Literal['always', 'if calm', 'never']
+
 
 STOPS = {
     'gtol': Stop(0, 1e-5, 'largest gradient', '<=', 'always'),
@@ -41,6 +43,7 @@ HOLDS = {'<=': operator.le, '<': operator.lt, '>=': operator.ge}
 # %% ../../nbs/inside/66_options.ipynb #66a00007
 class Options(TypedDict, total=False):
     "What `options` of `minimize` may hold; None stands for the default"
+
     gtol: float | None
     xtol: float | None
     ftol: float | None
@@ -57,28 +60,43 @@ class Options(TypedDict, total=False):
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int | None
 
+
 WALK_OPTIONS = ('lr', 'etas', 'step_sizes', 'safe')
-DEFAULTS: dict[str, Any] = {**{name: stop.default for name, stop in STOPS.items()}, 'window': 100, 'trace': False,
-                            'checkpoint': None, 'checkpoint_every': 10}
+DEFAULTS: dict[str, Any] = {
+    **{name: stop.default for name, stop in STOPS.items()},
+    'window': 100,
+    'trace': False,
+    'checkpoint': None,
+    'checkpoint_every': 10,
+}
 
 # %% ../../nbs/inside/66_options.ipynb #66a00009
 def _is_whole(value: Any) -> bool:
     "Is this a whole number from 1 to 2**31 - 1?"
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value < 2**31
 
+
 def _is_path(value: Any) -> bool:
     "Is this the path of a file in a folder that exists?"
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else ''
     return bool(path) and not os.path.isdir(path) and os.path.isdir(os.path.dirname(path) or '.')
 
-_WHOLE, _FLAG = ('a whole number >= 1', _is_whole, int), ('True or False', lambda v: isinstance(v, (bool, np.bool_)), bool)
+
+_WHOLE, _FLAG = (
+    ('a whole number >= 1', _is_whole, int),
+    ('True or False', lambda v: isinstance(v, (bool, np.bool_)), bool),
+)
 RANGES: dict[str, tuple[str, Callable, Callable]] = {
-    **dict.fromkeys(('tol', 'gtol', 'xtol', 'ftol'), ('a finite number >= 0', lambda v: 0 <= v < math.inf, float)),
+    **dict.fromkeys(
+        ('tol', 'gtol', 'xtol', 'ftol'), ('a finite number >= 0', lambda v: 0 <= v < math.inf, float)
+    ),
     **dict.fromkeys(('maxiter', 'maxfev', 'max_time'), ('a number >= 0', lambda v: v >= 0, float)),
     'target': ('a number', lambda v: v <= math.inf, float),
-    **dict.fromkeys(('window', 'checkpoint_every'), _WHOLE), **dict.fromkeys(('safe', 'trace'), _FLAG),
+    **dict.fromkeys(('window', 'checkpoint_every'), _WHOLE),
+    **dict.fromkeys(('safe', 'trace'), _FLAG),
     'checkpoint': ('the path of a file in a folder that exists', _is_path, os.fspath),
 }
+
 
 def _in_range(name: str, value: Any) -> Any:
     "The value of an option, a limit as a plain number; ValueError if it is out of its range"

@@ -32,6 +32,7 @@ class Result(dict[str, Any]):
     trace : Trace
         Every point, with `options={'trace': True}`.
     """
+
     x: Any
     fun: float
     jac: Any
@@ -57,7 +58,10 @@ class Result(dict[str, Any]):
     def __repr__(self) -> str:
         width = max(map(len, self), default=0) + 1
         indent = '\n' + ' ' * (width + 2)
-        return '\n'.join(f'{name:>{width}}: ' + str(value).replace('\n', indent) for name, value in self.items())
+        return '\n'.join(
+            f'{name:>{width}}: ' + str(value).replace('\n', indent) for name, value in self.items()
+        )
+
 
 def result_of(**fields: Any) -> Result:
     "SciPy's OptimizeResult where SciPy is installed, or else a Result"
@@ -81,12 +85,14 @@ class Trace:
     Examples
     --------
     >>> from rprop_lit import minimize
-    >>> trace = minimize(lambda x: ((x * x).sum(), 2 * x), [3.0, 4.0], options={'trace': True, 'maxiter': 5}).trace
+    >>> bowl = lambda x: ((x * x).sum(), 2 * x)
+    >>> trace = minimize(bowl, [3.0, 4.0], options={'trace': True, 'maxiter': 5}).trace
     >>> trace
     Trace(6 points, errors 25 to 21.4)
     >>> sorted(trace.to_dict())
     ['error', 'largest_gradient', 'largest_step', 'nfev', 'nit', 'smallest_step', 'step', 'undone', 'x']
     """
+
     def __init__(self) -> None:
         self._rows: list[Point] = []
 
@@ -133,10 +139,17 @@ class Trace:
     def to_dict(self) -> dict[str, list]:
         "Columns of equal length, as `pandas.DataFrame` takes them"
         rows = self._rows
-        return {'nit': [p.nit for p in rows], 'nfev': [p.nfev for p in rows], 'error': self.errors,
-                'largest_gradient': [p.optimality for p in rows], 'smallest_step': [p.span[0] for p in rows],
-                'largest_step': [p.span[1] for p in rows], 'undone': [p.undone for p in rows], 'x': self.points,
-                'step': self.steps}
+        return {
+            'nit': [p.nit for p in rows],
+            'nfev': [p.nfev for p in rows],
+            'error': self.errors,
+            'largest_gradient': [p.optimality for p in rows],
+            'smallest_step': [p.span[0] for p in rows],
+            'largest_step': [p.span[1] for p in rows],
+            'undone': [p.undone for p in rows],
+            'x': self.points,
+            'step': self.steps,
+        }
 
     def plot(self, ax: Any = None, **style: Any) -> Any:
         "Draw the error at each point on a logarithmic scale, on `ax` or on a new figure; returns the axes"
@@ -165,8 +178,10 @@ def _open_bar(total: float) -> Any:
     if sys.stderr is None or getattr(sys.stderr, 'closed', False):
         return None
     from tqdm.auto import tqdm
+
     with suppress(OSError, ValueError):
         return tqdm(total=int(total) if total < math.inf else None, unit=' steps')
+
 
 @contextmanager
 def progress_bar(shown: bool, total: float) -> Iterator[list[Listener]]:
@@ -175,9 +190,14 @@ def progress_bar(shown: bool, total: float) -> Iterator[list[Listener]]:
 
     def show(p: Point, best: float) -> None:
         low, high = p.span
-        with suppress(OSError, ValueError):  # the stream is closed or broken: the run is worth more than the bar
-            bar.set_postfix_str(f'error {best:.3g}, gradient {p.optimality:.2g}, steps {low:.1g} to {high:.1g}', refresh=False)
+        with suppress(
+            OSError, ValueError
+        ):  # the stream is closed or broken: the run is worth more than the bar
+            bar.set_postfix_str(
+                f'error {best:.3g}, gradient {p.optimality:.2g}, steps {low:.1g} to {high:.1g}', refresh=False
+            )
             bar.update(p.nit - bar.n)
+
     try:
         yield [] if bar is None else [show]
     finally:

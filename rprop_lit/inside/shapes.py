@@ -68,7 +68,9 @@ def as_tree(x0: Any) -> Any:
     if _is_tree(x0):
         return _rebuilt(x0, [as_tree(part) for part in _branches(x0)])
     if any(map(is_tensor, x0 if isinstance(x0, (list, tuple)) else [x0])):
-        raise TypeError('x0 is a torch tensor: pass x0.detach().numpy(), or train it with rprop_lit.optim.Rprop')
+        raise TypeError(
+            'x0 is a torch tensor: pass x0.detach().numpy(), or train it with rprop_lit.optim.Rprop'
+        )
     is_array = hasattr(x0, '__array_namespace__') or type(x0).__module__.partition('.')[0] == 'cupy'
     x = real('x0', x0, namespace(x0) if is_array else np, 'fiub')
     return x.astype(x.dtype.newbyteorder('=') if x.dtype.kind == 'f' else float)
@@ -113,12 +115,16 @@ def _size(tree: Any) -> int:
     "How many numbers are in a tree"
     return sum(map(_size, _branches(tree))) if isinstance(tree, (dict, list, tuple)) else tree.size
 
+
 def build(x: Any, tree: Any) -> Any:
     "Copies of the parts of a vector, laid out like a tree"
     if not isinstance(tree, (dict, list, tuple)):
         return x.reshape(tree.shape).copy()
     parts = _branches(tree)
-    return _rebuilt(tree, [build(x[end - _size(part):end], part) for end, part in zip(accumulate(map(_size, parts)), parts)])
+    return _rebuilt(
+        tree,
+        [build(x[end - _size(part) : end], part) for end, part in zip(accumulate(map(_size, parts)), parts)],
+    )
 
 # %% ../../nbs/inside/60_shapes.ipynb #c717987e
 def spread(name: str, value: Any, tree: Any, wide: Any) -> Any:
@@ -150,11 +156,15 @@ def _low_and_high(bounds: Any, size: int, tree: Any) -> Any:
             both = [np.asarray(b, dtype=float) for b in (bounds.lb, bounds.ub)]
             shape = getattr(tree, 'shape', (size,))
             return [b.reshape(-1) if b.size == size else np.broadcast_to(b, shape).reshape(-1) for b in both]
-        pairs = [(-math.inf if low is None else 0 + low, math.inf if high is None else 0 + high) for low, high in bounds]
+        pairs = [
+            (-math.inf if low is None else 0 + low, math.inf if high is None else 0 + high)
+            for low, high in bounds
+        ]
         return np.array(pairs, dtype=float).reshape(size, 2).T
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f'bounds={bounds!r}: need {size} pairs (low, high), '
-                         f'or a scipy.optimize.Bounds of this length') from None
+        raise ValueError(
+            f'bounds={bounds!r}: need {size} pairs (low, high), or a scipy.optimize.Bounds of this length'
+        ) from None
 
 # %% ../../nbs/inside/60_shapes.ipynb #10fd1fdd
 def _inwards(low: Any, high: Any, dtype: Any, xp: Any) -> tuple[Any, Any]:
@@ -163,6 +173,7 @@ def _inwards(low: Any, high: Any, dtype: Any, xp: Any) -> tuple[Any, Any]:
         a, b = low.astype(dtype), high.astype(dtype)
     a = xp.where((a < low) & (low < high), xp.nextafter(a, xp.full_like(a, math.inf)), a)
     return a, xp.where((b > high) & (low < high), xp.nextafter(b, xp.full_like(b, -math.inf)), b)
+
 
 def box_of(bounds: Any, x: Any, tree: Any) -> Any:
     "Lowest and highest point, in the type of x and rounded inwards; None without any bound"
@@ -174,16 +185,20 @@ def box_of(bounds: Any, x: Any, tree: Any) -> Any:
     good = (a <= b) & (a < math.inf) & (b > -math.inf)
     if not good.all():
         i = int(good.argmin())
-        raise ValueError(f'bounds of coordinate {i} cross: there is no finite {x.dtype} from {low[i]} to {high[i]}')
+        raise ValueError(
+            f'bounds of coordinate {i} cross: there is no finite {x.dtype} from {low[i]} to {high[i]}'
+        )
     return None if xp.isinf(low).all() and xp.isinf(high).all() else (a, b)
 
 # %% ../../nbs/inside/60_shapes.ipynb #60a00004
 class Space(NamedTuple):
-    "Where a walk takes place: the start's `tree`, its array library `xp`, the steps' type `wide`, and the `box` or None"
+    "Where a walk is: the start's `tree`, its library `xp`, the steps' type `wide`, the `box` or None"
+
     tree: Any
     xp: Any
     wide: Any
     box: Any
+
 
 def space_of(x0: Any, bounds: Any = None) -> tuple[Space, Any]:
     "The space of a walk, and its start as a vector inside the box; an error if there can be no walk"
@@ -199,7 +214,8 @@ def space_of(x0: Any, bounds: Any = None) -> tuple[Space, Any]:
 
 # %% ../../nbs/inside/60_shapes.ipynb #ffaa93a9
 class Evaluation(NamedTuple):
-    "A point with its error and gradient; `slope` is the part of the gradient that a walk may follow, `calls` what it cost"
+    "A point, its error and gradient; `slope` is the part that a walk may follow, `calls` what it cost"
+
     x: Any
     fun: float
     g: Any
@@ -215,7 +231,9 @@ def read_error(error: Any) -> float:
             return float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
-    raise TypeError(f'the error is {error!r:.60}: need one real number (with jac=True, fun returns error and gradient)')
+    raise TypeError(
+        f'the error is {error!r:.60}: need one real number (with jac=True, fun returns error and gradient)'
+    )
 
 # %% ../../nbs/inside/60_shapes.ipynb #12cce81c
 def evaluate_pair(fun: Callable, args: tuple, tree: Any, x: Any) -> Evaluation:

@@ -4,6 +4,7 @@ Their memory is announced to the driver, so CuPy's kernels may work on it. What 
 only after all that waits in torch's current stream, as it would on a GPU. As torch does, it refuses to mix them with tensors on the host.
 """
 import ctypes
+from collections import deque
 
 import torch
 from cupy.cuda import runtime
@@ -24,6 +25,7 @@ class Stream:
 
 
 CURRENT = [Stream(0)]
+HELD = deque(maxlen=1000)  # torch's memory pool lets queued work finish before it gives memory to others; here it lives a while longer
 
 
 def flat(values):
@@ -57,8 +59,8 @@ class Disguised(torch.Tensor):
         result = super().__torch_function__(function, types, args, kwargs)
         if name in ('cpu', 'numpy', 'tolist', 'item'):
             return result.as_subclass(torch.Tensor) if isinstance(result, torch.Tensor) else result
-        if isinstance(result, Disguised):
-            adopt(result)
+        if isinstance(result, torch.Tensor) and (name == '__get__' or isinstance(result, Disguised)):
+            return disguised(result)  # what backward() put into `.grad` is on the device as well
         return result
 
     def __dlpack__(self, **how):
@@ -71,6 +73,7 @@ def adopt(tensor):
         plain = tensor.as_subclass(torch.Tensor)
         store = plain.untyped_storage()
         DRIVER.emu_adopt(store.data_ptr(), max(1, store.nbytes()), 0)
+        HELD.append(plain)
 
 
 class Factories(TorchFunctionMode):

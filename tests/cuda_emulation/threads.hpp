@@ -12,7 +12,7 @@
 
 enum Waits { READY, FOR_WARP, FOR_BLOCK, GONE };
 struct Thread {
-    std::vector<char> stack = std::vector<char>(1 << 16);
+    std::vector<char> stack = std::vector<char>(1 << 18);
     ucontext_t start;
     jmp_buf at;
     bool begun = false;
