@@ -89,8 +89,6 @@ def _say(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            sys.stdout.close()  # or Python tries to write the rest once more when it ends
         _end(1, f'the table was not written: {error.strerror}')
 
 # %% ../nbs/evidence/89_command.ipynb #2f59d22c

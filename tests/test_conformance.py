@@ -579,7 +579,7 @@ def port(tmp_path):
     return command
 
 
-@pytest.mark.parametrize('variant, dtype', zip(VARIANTS, ['float64', 'float32', 'float32', 'float64']))
+@pytest.mark.parametrize('variant, dtype', list(zip(VARIANTS, ['float64', 'float32', 'float32', 'float64'])))
 def test_a_program_is_checked_like_a_factory(variant, dtype, port):
     report = check_program(port(PORT, variant, dtype), dtype)
     assert (report.variant, report.habits, report.steps, report.beside) == (variant, (), {}, 'not set')

@@ -1,4 +1,4 @@
-"""The small tables of the evidence pages are those of the packages that they come from, and each has its source and licence."""
+"""The tables of the evidence pages are those of their packages; each has a source and licence."""
 import sys
 from pathlib import Path
 

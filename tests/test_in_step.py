@@ -40,6 +40,21 @@ def test_notebooks_are_clean(copy):
     assert not differing(copy, 'nbs', '*.ipynb'), 'run `python tests/book.py`'
 
 
+def test_a_chapter_saved_in_jupyter_and_cleaned_is_as_it_was(copy):
+    import nbformat
+
+    for path in (copy / 'nbs').rglob('*.ipynb'):
+        nb = nbformat.read(path, as_version=4)
+        nb.metadata |= {'language_info': {'name': 'python', 'version': '3.12.0'}}
+        nb.metadata.kernelspec.display_name = 'Python 3 (ipykernel)'
+        for number, cell in enumerate(c for c in nb.cells if c.cell_type == 'code'):
+            cell.execution_count = number
+            cell.metadata['collapsed'] = False
+        nbformat.write(nb, path)
+    subprocess.run([Path(sys.executable).parent / 'nbdev_clean'], cwd=copy, check=True, capture_output=True)
+    assert not differing(copy, 'nbs', '*.ipynb'), 'run `python tests/book.py`'
+
+
 def test_readme_is_the_index():
     text, pictures = book.readme()
     assert (book.ROOT / 'README.md').read_text(encoding='utf-8') == text, 'run `python tests/book.py`'

@@ -47,6 +47,13 @@ def test_every_chapter_is_found():
     assert {'index', '00_problems', '10_rule', '15_pictures', '20_variants', '35_memory', '30_optim', '45_nn', '88_sunspots'} <= names
 
 
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name in book.LEARN], ids=lambda p: p.stem)
+def test_a_chapter_of_the_learn_track_opens_online(path):
+    line = ''.join(json.loads(path.read_text(encoding='utf-8'))['cells'][1]['source'])
+    assert line == book.online(path), 'run `python tests/book.py`'
+    assert line.count(f'nbs/{path.parent.name}/{path.name}') == 2 and f"git+{book.settings()['git_url']}`" in line
+
+
 def test_size_of_the_book():
     assert sum(path.stat().st_size for path in NOTEBOOKS) < 6 * 2**20
     for path in NOTEBOOKS:

@@ -287,6 +287,7 @@ def test_errors_that_are_no_number(loss):
     assert p.data == 1
 
 
+@pytest.mark.filterwarnings('ignore:the matrix subclass:PendingDeprecationWarning')  # NumPy advises against its matrix, and users have some
 def test_what_is_no_array_of_weights():
     with pytest.raises(TypeError, match='byte order'):
         Parameter(np.zeros(2, '>f8'))

@@ -50,6 +50,7 @@ def take(n, points):
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('name', ZOO)
+@pytest.mark.filterwarnings('ignore:overflow encountered')  # a half holds no square above 65504
 def test_same_bits_as_the_optimizer(name, variant, dtype):
     problem = ZOO[name]
     w = Parameter(problem.start.astype(dtype))

@@ -1,4 +1,4 @@
-"""Write the small tables that the evidence pages read: python tests/evidence/make_data.py (needs scikit-learn and statsmodels)
+"""Write the tables that the evidence pages read: python tests/evidence/make_data.py
 
 Sources and licences: nbs/evidence/data/README.md.
 """
@@ -10,8 +10,9 @@ DATA = Path(__file__).resolve().parent.parent.parent / 'nbs' / 'evidence' / 'dat
 
 
 def table(name, columns, rows):
-    "Write one table: a line of column names, then a line for each row, with the shortest digits that say the same number"
-    lines = [','.join(columns), *(','.join(str(int(x)) if float(x).is_integer() else repr(float(x)) for x in row) for row in rows)]
+    "Write one table: a line of column names, then a line a row, in the shortest digits"
+    lines = [','.join(columns), *(','.join(str(int(x)) if float(x).is_integer() else repr(float(x))
+                                           for x in row) for row in rows)]
     (DATA / f'{name}.csv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
 
@@ -22,11 +23,14 @@ def main():
     cancer, wine = datasets.load_breast_cancer(), datasets.load_wine()
     names = [name.removeprefix('mean ').replace(' ', '_') for name in cancer.feature_names[:10]]
     table('wdbc', [*names, 'benign'], np.column_stack([cancer.data[:, :10], cancer.target]))
-    table('wine', [*(name.replace('/', '_') for name in wine.feature_names), 'cultivar'], np.column_stack([wine.data, wine.target]))
+    table('wine', [*(name.replace('/', '_') for name in wine.feature_names), 'cultivar'],
+          np.column_stack([wine.data, wine.target]))
     diabetes = datasets.load_diabetes(scaled=False)
-    table('diabetes', [*diabetes.feature_names, 'progression'], np.column_stack([diabetes.data, diabetes.target]))
+    table('diabetes', [*diabetes.feature_names, 'progression'],
+          np.column_stack([diabetes.data, diabetes.target]))
     months = co2.load_pandas().data.co2.resample('MS').mean().dropna()
-    table('co2', ['year', 'month', 'ppm'], np.column_stack([months.index.year, months.index.month, months.round(2)]))
+    table('co2', ['year', 'month', 'ppm'],
+          np.column_stack([months.index.year, months.index.month, months.round(2)]))
 
 
 if __name__ == '__main__':

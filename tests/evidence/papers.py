@@ -1,9 +1,10 @@
-"""Four papers, measured again on small tasks; the page nbs/evidence/82_papers.ipynb reads the result and runs parts of it.
+"""Four papers, measured again on small tasks, for the page nbs/evidence/82_papers.ipynb.
 
-    python tests/evidence/papers.py                   # everything; writes tests/evidence/papers.json (needs SciPy; a quarter of an hour)
+    python tests/evidence/papers.py                   # some ten minutes; writes tests/evidence/papers.json
     python tests/evidence/papers.py quadratics gps    # only these parts are measured anew
 
-Igel and Hüsken (2003): `quadratics`, `nets`. Blum and Riedmiller (2013): `gps`. Hinton (2012): `batches`. Prechelt (1998): `stopping`.
+Igel and Hüsken (2003): `quadratics`, `nets`. Blum and Riedmiller (2013): `gps`. Hinton (2012): `batches`.
+Prechelt (1998): `stopping`. Needs SciPy.
 """
 import os
 import sys
@@ -45,7 +46,7 @@ class Spent(Exception):
 
 
 def scipys_errors(fun, x0, method, budget, bounds=None):
-    "As `errors_of`, of a method of SciPy that may go on to its limits; a run that ends early keeps its last error"
+    "As `errors_of`, of a method of SciPy that may go on to its limits; an early end keeps its error"
     errors = []
 
     def counted(x):
@@ -55,7 +56,8 @@ def scipys_errors(fun, x0, method, budget, bounds=None):
         errors.append(float(error))
         return error, g
 
-    tight = {'ftol': 0, 'gtol': 0, 'maxiter': 10**6, 'maxfun': 10**6} if method == 'L-BFGS-B' else {'gtol': 0, 'maxiter': 10**6}
+    tight = {'gtol': 0, 'maxiter': 10**6}
+    tight |= {'ftol': 0, 'maxfun': 10**6} if method == 'L-BFGS-B' else {}
     try:
         scipy.optimize.minimize(counted, x0, jac=True, method=method, bounds=bounds, options=tight)
     except Spent:
@@ -123,9 +125,10 @@ def scaled(columns, training):
 
 @cache
 def task(name):
-    "Inputs, targets, whether the targets are classes, and the rows of training, validation and test (half, a quarter, a quarter)"
+    "Inputs, targets, whether these are classes, and the rows of training (half), validation and test"
     if name == 'sunspots':
-        counts = np.loadtxt(ROOT / 'rprop_lit' / 'data' / 'sunspots.csv', delimiter=',', comments='#', usecols=1, skiprows=skip())
+        counts = np.loadtxt(ROOT / 'rprop_lit' / 'data' / 'sunspots.csv', delimiter=',', comments='#',
+                            usecols=1, skiprows=skip())
         series = np.lib.stride_tricks.sliding_window_view(counts, 13)
         x, y = series[:, :12], series[:, 12:]
     else:
@@ -148,7 +151,7 @@ HIDDEN = {'wdbc': 6, 'wine': 5, 'diabetes': 8, 'sunspots': 8}
 
 
 def net(name, rows):
-    "One hidden layer of tanh, outputs sigmoid for classes and linear for numbers: mean squared error and its gradient at flat weights"
+    "A hidden layer of tanh, sigmoid outputs for classes: mean squared error and gradient at flat weights"
     x, y, classes, _ = task(name)
     x, y, hidden = np.column_stack([x[rows], np.ones(len(rows))]), y[rows], HIDDEN[name]
     cut = x.shape[1] * hidden
@@ -178,14 +181,15 @@ def weights_of(name, seed):
 def trained(name, method, seed, budget=CHECKS[-1]):
     "The lowest training error after each number of gradients in CHECKS"
     fun, x0 = net(name, task(name)[3][0]), weights_of(name, seed)
-    errors = errors_of(fun, x0, method, budget) if method in VARIANTS else scipys_errors(fun, x0, method, budget)
+    errors = (errors_of if method in VARIANTS else scipys_errors)(fun, x0, method, budget)
     return [float(f'{e:.6g}') for e in lowest(errors)[[n - 1 for n in CHECKS if n <= budget]]]
 
 
 def nets():
     "For each task and method, the training errors of each start"
     return [{'task': name, 'hidden': HIDDEN[name], 'method': m, 'gradients': list(CHECKS),
-             'errors': [trained(name, m, seed) for seed in range(SEEDS)]} for name in HIDDEN for m in [*VARIANTS, 'CG', 'BFGS']]
+             'errors': [trained(name, m, seed) for seed in range(SEEDS)]} for name in HIDDEN
+            for m in [*VARIANTS, 'CG', 'BFGS']]
 
 
 # Blum and Riedmiller 2013: the likelihood of a Gaussian process
@@ -208,7 +212,7 @@ def sample(name, rows=100):
 
 
 def evidence(name):
-    "Minus the log likelihood of a Gaussian process with a length for each input, and its gradient; a point is the log of lengths, signal and noise"
+    "Minus the log likelihood of a Gaussian process at the logs of lengths, signal and noise; its gradient"
     x, y = sample(name)
     apart = (x[:, None, :] - x[None, :, :]) ** 2
 
@@ -255,7 +259,8 @@ def likelihood(name, method, seed, budget=PATIENCE):
 
 def gps():
     "For each data set and method, the value reached from each start"
-    return [{'data': name, 'rows': len(sample(name)[1]), 'hyperparameters': guesses(name, 0).size, 'evaluations': PATIENCE, 'method': m,
+    return [{'data': name, 'rows': len(sample(name)[1]), 'hyperparameters': guesses(name, 0).size,
+             'evaluations': PATIENCE, 'method': m,
              'values': [round(likelihood(name, m, seed), 4) for seed in range(SEEDS)]}
             for name in ('diabetes', 'wdbc', 'sunspots') for m in [*VARIANTS, 'L-BFGS-B', 'CG']]
 
@@ -294,7 +299,7 @@ class RMSprop(Momentum):
 
 
 def batched(method, batch, seed):
-    "The loss over all training rows after UPDATES updates, each from the next `batch` rows of a shuffled pass; and the median step, for Rprop"
+    "The loss over all rows after UPDATES updates by shuffled batches; for Rprop, the median step, too"
     random, whole = np.random.default_rng(seed), logistic(np.arange(BATCHES[0]))
     w = Parameter(random.uniform(-0.5, 0.5, 11))
     rates = {'momentum': Momentum, 'RMSprop': lambda w: RMSprop(w, 0.01)}
@@ -312,15 +317,18 @@ def batched(method, batch, seed):
 
 def batches():
     "For each size of a batch and each method, the final loss and the median step of each start"
-    rows = [(batch, m, [batched(m, batch, seed) for seed in range(SEEDS)]) for batch in BATCHES for m in [*VARIANTS, 'momentum', 'RMSprop']]
-    return [{'batch': batch, 'updates': UPDATES, 'method': m, 'losses': [loss for loss, _ in ends], 'steps': [step for _, step in ends]}
+    rows = [(batch, m, [batched(m, batch, seed) for seed in range(SEEDS)]) for batch in BATCHES
+            for m in [*VARIANTS, 'momentum', 'RMSprop']]
+    return [{'batch': batch, 'updates': UPDATES, 'method': m, 'losses': [loss for loss, _ in ends],
+             'steps': [step for _, step in ends]}
             for batch, m, ends in rows]
 
 
 # Prechelt 1998: when to stop
 
 EPOCHS, STRIP = 2000, 5
-CRITERIA = [('GL', a) for a in (1, 2, 3, 5)] + [('PQ', a) for a in (0.5, 0.75, 1, 2, 3)] + [('UP', s) for s in (2, 3, 4, 6, 8)]
+LEVELS = {'GL': (1, 2, 3, 5), 'PQ': (0.5, 0.75, 1, 2, 3), 'UP': (2, 3, 4, 6, 8)}
+CRITERIA = [(family, level) for family, levels in LEVELS.items() for level in levels]
 
 
 def curves(name, seed, variant='rprop+', epochs=EPOCHS):
@@ -338,23 +346,24 @@ def curves(name, seed, variant='rprop+', epochs=EPOCHS):
 def stop(criterion, level, training, validation):
     """The epoch at which a criterion stops, looked at once a strip; the last one if it never does.
 
-    GL: the validation error is `level` per cent above its lowest. PQ: that loss is `level` times the progress of training,
-    which is 1000 times (mean / lowest training error of the strip - 1). UP: it rose in `level` successive strips.
+    GL: the validation error is `level` per cent above its lowest. PQ: that loss is `level` times the progress
+    of training, 1000 times (mean / lowest error of the strip - 1). UP: it rose in `level` strips on end.
     """
     rises, before = 0, validation[0]
     for t in range(STRIP, len(training) + 1, STRIP):
-        with np.errstate(divide='ignore', invalid='ignore'):  # an error of 0 has no per cents, and is no reason to stop
+        # an error of 0 has no per cents, and is no reason to stop
+        with np.errstate(divide='ignore', invalid='ignore'):
             loss = 100 * (validation[t - 1] / validation[:t].min() - 1)
             progress = 1000 * (training[t - STRIP:t].mean() / training[t - STRIP:t].min() - 1)
         rises = rises + 1 if validation[t - 1] > before else 0
         before = validation[t - 1]
-        if criterion == 'GL' and loss > level or criterion == 'PQ' and loss > level * progress or criterion == 'UP' and rises >= level:
+        if {'GL': loss > level, 'PQ': loss > level * progress, 'UP': rises >= level}[criterion]:
             return t
     return len(training)
 
 
 def stopped(name, seed):
-    "For each criterion: the epoch at which it stops, and the test error at the lowest validation error until then"
+    "For each criterion: when it stops, and the test error at the lowest validation error until then"
     training, validation, test = curves(name, seed)
     ends = [stop(*c, training, validation) for c in CRITERIA]
     return [[t, float(f'{test[validation[:t].argmin()]:.6g}')] for t in ends]
@@ -365,7 +374,8 @@ def stopping():
     found = []
     for name in HIDDEN:
         runs = [stopped(name, seed) for seed in range(SEEDS)]
-        found += [{'task': name, 'limit': EPOCHS, 'criterion': f'{c} {a:g}', 'epochs': [run[i][0] for run in runs],
+        found += [{'task': name, 'limit': EPOCHS, 'criterion': f'{c} {a:g}',
+                   'epochs': [run[i][0] for run in runs],
                    'errors': [run[i][1] for run in runs]} for i, (c, a) in enumerate(CRITERIA)]
     return found
 
@@ -376,7 +386,8 @@ PARTS = {'quadratics': quadratics, 'nets': nets, 'gps': gps, 'batches': batches,
 def main(names):
     results = read(RESULT) or {}
     for name in names or PARTS:
-        results = {'made': made('numpy', 'scipy'), 'seeds': SEEDS, **{k: v for k, v in results.items() if k in PARTS}, name: PARTS[name]()}
+        results = {'made': made('numpy', 'scipy'), 'seeds': SEEDS,
+                   **{k: v for k, v in results.items() if k in PARTS}, name: PARTS[name]()}
         write(RESULT, results)
         print(name, 'done', flush=True)
 

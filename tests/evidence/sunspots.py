@@ -23,7 +23,7 @@ CHECKS, SEEDS, RATES = (100, 250, 500), range(5), (0.1, 0.03, 0.01, 0.003, 0.001
 
 
 def training_error(seed):
-    "A start, and a function of all weights: average relative variance in the training years, and its gradient"
+    "A start, and a function of all weights: error in the training years, and its gradient"
     task, net, loss_of = sunspots.sunspot_task(), sunspots.network(seed), nn.MSELoss()
     weights, part = list(net.parameters()), task.parts['training']
     ends = np.cumsum([p.data.size for p in weights])[:-1]
@@ -58,7 +58,8 @@ def lbfgs(seed, budget=CHECKS[-1]):
         errors.append(error)
         return error, g
 
-    scipy.optimize.minimize(watched, w, jac=True, method='L-BFGS-B', options={'ftol': 0, 'gtol': 0, 'maxfun': budget, 'maxiter': budget})
+    scipy.optimize.minimize(watched, w, jac=True, method='L-BFGS-B',
+                            options={'ftol': 0, 'gtol': 0, 'maxfun': budget, 'maxiter': budget})
     return errors[:budget]
 
 
@@ -68,7 +69,8 @@ def lowest(errors):
 
 
 def main():
-    rows = [{'method': f'Adam {rate:g}', 'errors': [lowest(adams(seed, rate)) for seed in SEEDS]} for rate in RATES]
+    rows = [{'method': f'Adam {rate:g}', 'errors': [lowest(adams(seed, rate)) for seed in SEEDS]}
+            for rate in RATES]
     rows.append({'method': 'L-BFGS-B', 'errors': [lowest(lbfgs(seed)) for seed in SEEDS]})
     write(HERE / 'sunspots.json', {'made': made('numpy', 'scipy'), 'gradients': list(CHECKS), 'rows': rows})
 

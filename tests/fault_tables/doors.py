@@ -15,7 +15,6 @@ FAULTS = {
     'command: the old picture is written over': (MAIN + 'test_a_picture_that_cannot_be_saved_is_one_line_after_the_table', 'command:_save',
                                                   "part = path.with_stem(path.stem + '.part')", 'part = path'),
     'command: Ctrl-C is a traceback': (MAIN + 'test_ctrl_c_ends_in_one_line_with_what_was_done', 'command:_trained', 'except KeyboardInterrupt:', 'except ZeroDivisionError:'),
-    'command: stdout is flushed again at the end': (MAIN + 'test_streams_that_do_not_take_what_is_written', 'command:_say', 'sys.stdout.close()', 'pass'),
     'command: a full stderr ends the command': (MAIN + 'test_streams_that_do_not_take_what_is_written', 'command:_Stderr.write',
                                                  'contextlib.suppress(AttributeError, OSError, ValueError)', 'contextlib.suppress(ValueError)'),
 
