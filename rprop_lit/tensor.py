@@ -135,6 +135,8 @@ def op(name: str, swap: bool = False) -> Callable[..., Any]:
 # %% ../nbs/use/40_tensor.ipynb #14fcdca5
 def matmul(x: Any, y: Any) -> Any:
     "The matrix product, of at least one tensor; a vector is a row on the left, a column on the right"
+    like = x.data if isinstance(x, Record) else y.data
+    x, y = (v if isinstance(v, Record) else constant(v, like) for v in (x, y))
     if y.ndim == 1:
         return matmul(x, y.reshape(-1, 1)).reshape(x.shape[:-1])
     if x.ndim == 1:

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['BODY', 'TYPES', 'KERNEL', 'FEW', 'MANY', 'source', 'call_type', 'calls_for', 'options', 'kernel', 'device_of',
-           'address', 'whole', 'Place', 'DeviceLoss', 'Launcher', 'Cuda', 'flip_of', 'check_capture']
+           'address', 'addresses', 'all_whole', 'Place', 'DeviceLoss', 'Launcher', 'fill', 'Cuda', 'flip_of',
+           'check_capture']
 
-# %% ../../nbs/inside/50_cuda.ipynb #692d7368
+# %% ../../nbs/inside/50_cuda.ipynb #7e0ee196
 import math
 import sys
 import weakref
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -208,7 +210,7 @@ def kernel(kind: str, rows: int, device: int) -> Any:
         module.load(image)
         return module.get_function('rprop')
 
-# %% ../../nbs/inside/50_cuda.ipynb #596f4a5e
+# %% ../../nbs/inside/50_cuda.ipynb #4d5f0400
 def device_of(x: Any) -> int | None:
     "The number of the GPU where an array or tensor lies; None for anything else"
     if is_tensor(x):
@@ -221,9 +223,18 @@ def address(x: Any) -> int:
     return x.data_ptr() if is_tensor(x) else x.data.ptr
 
 
-def whole(x: Any) -> bool:
-    "Do the numbers follow one another in memory, and is none of them negated or conjugated lazily?"
-    return x.is_contiguous() and not (x.is_neg() or x.is_conj()) if is_tensor(x) else x.flags.c_contiguous
+def addresses(arrays: list) -> list[int]:
+    "The same for arrays of one library; 0 for None"
+    if is_tensor(next((x for x in arrays if x is not None), None)):
+        return [0 if x is None else x.data_ptr() for x in arrays]
+    return [0 if x is None else x.data.ptr for x in arrays]
+
+
+def all_whole(arrays: list) -> bool:
+    "Do the numbers of each array or tensor follow one another in memory, none of them negated or conjugated lazily?"
+    if is_tensor(arrays[0] if arrays else None):
+        return all([x.is_contiguous() and not x.is_neg() and not x.is_conj() for x in arrays])
+    return all([x.flags.c_contiguous for x in arrays])
 
 # %% ../../nbs/inside/50_cuda.ipynb #c56bf010
 class Place:
@@ -239,7 +250,7 @@ class Place:
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self.ptr
 
-# %% ../../nbs/inside/50_cuda.ipynb #0fd58655
+# %% ../../nbs/inside/50_cuda.ipynb #29b99569
 class DeviceLoss:
     """The last error of a group, in a place where kernels compare and replace it.
 
@@ -259,6 +270,11 @@ class DeviceLoss:
         with cupy.cuda.Device(place.device), cupy.cuda.Stream.from_external(place):
             self.value, self.ticket = cupy.full(1, before, np.float64), cupy.zeros(1, np.uint32)
 
+    def places(self) -> list[int]:
+        "Where the error of this step lies, the last one, and the ticket; for one of the launches that read them"
+        self.left -= 1
+        return [address(x) for x in (self.error, self.value, self.ticket)]
+
     def read(self) -> float | None:
         "The last error as a number, for which the caller has to wait; None while a graph is captured, when nobody may wait"
         if Place(self.like).captured:
@@ -267,55 +283,71 @@ class DeviceLoss:
             device.synchronize()  # the last step, or a graph, may have run in any stream
             return float(self.value.get()[0])
 
-# %% ../../nbs/inside/50_cuda.ipynb #cd5543bf
+# %% ../../nbs/inside/50_cuda.ipynb #e747e139
 class Launcher:
     "The calls for a plan, which are filled in and launched at each step"
     def __init__(self, plan: Any, ws: list) -> None:
         cuda = sys.modules['cupy'].cuda
         self.device, self.kind = device_of(ws[0]), str(ws[0].dtype).rpartition('.')[2]
-        new = min(cuda.runtime.driverGetVersion() // 10, 100 * cuda.nvrtc.getVersion()[0] + cuda.nvrtc.getVersion()[1]) >= 1201
+        compiler = cuda.nvrtc.getVersion()
+        new = cuda.runtime.driverGetVersion() >= 12_010 and compiler >= (12, 1)
         most = MANY if new and int(cuda.Device(self.device).compute_capability) >= 70 else FEW
         self.calls = calls_for(self.kind, list(map(_size, ws)), plan.store.ends, most)
+        self.as_bytes = [call.view(f'V{call.itemsize}') for _, call in self.calls]  # CuPy asks what a structure holds, field by field
+        self.bytes = np.array([_size(w) * w.itemsize for w in ws])
         self.blocks = 8 * cuda.Device(self.device).attributes['MultiProcessorCount']
 
     def launch(self, plan: Any, ws: list, gs: list, flip: Flip) -> None:
-        "Step the weights of a plan; gradients are whole or None"
+        "Step the weights of a plan"
         place, loss = Place(ws[0]), flip.loss if isinstance(flip.loss, DeviceLoss) else None
-        at = np.array([[0 if g is None else address(g) for g in gs], [address(w) for w in ws]], np.uint64)
-        settings = {name: getattr(plan.limits, name) for name in ('eta_minus', 'eta_plus', 'lo', 'hi')}
-        settings |= dict(forget=flip.forget, undo=flip.undo, retreat=flip.retreat, maximize=plan.settings.maximize)
-        settings |= dict(sign=address(plan.sign), step=address(plan.step))
-        if loss:
-            settings |= dict(loss=address(loss.error), last_loss=address(loss.value), ticket=address(loss.ticket))
-            settings |= dict(wide='64' in str(loss.error.dtype))
-            loss.left -= 1
+        gs, at = self.found(ws, gs, place)
+        places = [address(plan.sign), address(plan.step), *(loss.places() if loss else (0, 0, 0))]
+        how = [flip.forget, flip.undo, flip.retreat, plan.settings.maximize, loss is not None and '64' in str(loss.error.dtype), False]
         with sys.modules['cupy'].cuda.Device(self.device):
-            for arrays, call in self.calls:
+            for (arrays, call), packed in zip(self.calls, self.as_bytes):
+                how[-1] = loss is not None and not loss.left and packed is self.as_bytes[-1]
+                fill(call, places, plan.limits[:4], how)
                 call['row']['g'][0, :len(arrays)], call['row']['w'][0, :len(arrays)] = at[:, arrays]
-                for name, value in {'loss': 0, **settings}.items():
-                    call[name] = value
-                call['keep'] = loss is not None and not loss.left and call is self.calls[-1][1]
                 run = kernel(self.kind, call.dtype['row'].shape[0], self.device)
-                run((max(1, min(int(call['chunks'][0]), self.blocks)),), (256,), (call,), stream=place)
+                run((max(1, min(int(call['chunks'][0]), self.blocks)),), (256,), (packed,), stream=place)
         if place.captured:
-            _keep(plan, loss, ws)
+            _keep(plan, loss)
+
+    def found(self, ws: list, gs: list, place: Place) -> tuple[list, np.ndarray]:
+        "Gradients that are whole and do not lie across their weights; and where they and the weights are, 0 for None"
+        there = [g for g in gs if g is not None]
+        if not all_whole(there):
+            gs = [g if g is None or all_whole([g]) else _copy(g, place) for g in gs]
+        while True:
+            at = np.array([addresses(gs), addresses(ws)], np.int64)
+            across = (at[0] != at[1]) & (abs(at[0] - at[1]) < self.bytes) & (at[0] != 0)
+            if not across.any():
+                return gs, at
+            gs = [_copy(g, place) if bad else g for g, bad in zip(gs, across)]
+
+
+def fill(call: np.ndarray, places: Sequence, numbers: Sequence, how: Sequence) -> None:
+    "Write addresses, settings and flags into a call: its fields in the order of the structure"
+    names: Any = call.dtype.names
+    for name, value in zip(names, (*places, *numbers, *how)):
+        call[name] = value
 
 
 def _size(w: Any) -> int:
     return w.numel() if is_tensor(w) else w.size
 
-# %% ../../nbs/inside/50_cuda.ipynb #10ba6dfc
-def _keep(plan: Any, loss: DeviceLoss | None, ws: list) -> None:
+# %% ../../nbs/inside/50_cuda.ipynb #ab0ec419
+def _keep(plan: Any, loss: DeviceLoss | None) -> None:
     "Let the rows of a plan live as long as its parameters: a graph points to them"
     for p in plan.params:
         weakref.finalize(p, list, [plan.sign, plan.step, loss])
 
-# %% ../../nbs/inside/50_cuda.ipynb #954a8e63
+# %% ../../nbs/inside/50_cuda.ipynb #36cbaba6
 class Cuda:
     "A backend that steps all parameters of a plan on a GPU by one launch"
     def fits(self, weights: list) -> bool:
         "CuPy arrays, or CUDA tensors where CuPy is installed, whole and of a type that there is a kernel for"
-        return _ours(weights[0]) and all(map(whole, weights))
+        return _ours(weights[0]) and all_whole(weights)
 
     def step(self, plan: Any, ws: list, gs: list, flip: Flip) -> None:
         "Make one step, in place"
@@ -323,7 +355,7 @@ class Cuda:
             return Readable().step(plan, ws, gs, flip)
         if 'cuda' not in plan.own:
             plan.own['cuda'] = Launcher(plan, ws)
-        plan.own['cuda'].launch(plan, ws, [g if g is None else _tidy(g, w) for g, w in zip(gs, ws)], flip)
+        plan.own['cuda'].launch(plan, ws, gs, flip)
 
 
 def _ours(x: Any) -> bool:
@@ -333,16 +365,13 @@ def _ours(x: Any) -> bool:
     return 'cupy' in sys.modules or find_spec('cupy') is not None and bool(import_module('cupy'))
 
 
-def _tidy(g: Any, w: Any) -> Any:
-    "A gradient without holes that does not lie across its weights"
-    apart = abs(address(g) - address(w)) >= _size(w) * w.itemsize
-    if whole(g) and (apart or address(g) == address(w)):
-        return g
-    if Place(w).captured:
+def _copy(g: Any, place: Place) -> Any:
+    "A copy of a gradient without holes"
+    if place.captured:
         raise RuntimeError('a gradient with holes would be copied, and a CUDA graph would keep the copy: make it contiguous')
     if is_tensor(g):
         return g.resolve_conj().resolve_neg().clone(memory_format=sys.modules['torch'].contiguous_format)
-    with w.device:
+    with g.device:
         return g.copy('C')
 
 # %% ../../nbs/inside/50_cuda.ipynb #86bc7306
@@ -375,7 +404,8 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
     error, first = loss.detach() if is_tensor(loss) else loss, weights[0][0]
     there, here = device_of(error), {device_of(ws[0]) for ws in weights}
     if there is not None and None not in here and there not in here:
-        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {min(here)}: move it there, or pass loss=float(loss)')
+        there_are = ', '.join(map(str, here))
+        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {there_are}: move it there, or pass loss=float(loss)')
     captured = device_of(first) is not None and _ours(first) and Place(first).captured
     kernels = all(map(Cuda().fits, weights)) and not any(plan.limits.rowwise for plan in group.plans)
     if there is not None and here == {there} and kernels and _comparable(error, first):

@@ -117,6 +117,8 @@ def kinds(arrays: list, tensors: bool) -> list[tuple]:
     if tensors:
         return [(a.dtype, a.shape, a.device, a.layout, a.is_conj(), a.is_neg()) for a in arrays]
     if arrays and namespace(arrays[0]).__name__ == 'cupy':
+        return [(type(a), a.dtype, a.shape, a.data.device_id) for a in arrays]
+    if arrays and namespace(arrays[0]).__name__ == 'cupy':
         return [(type(a), a.dtype, a.shape, a.device) for a in arrays]
     return [(type(a), a.dtype, a.shape) for a in arrays]
 
