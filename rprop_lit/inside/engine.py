@@ -8,6 +8,7 @@ __all__ = ['Plan', 'Backend', 'Readable', 'Blocks', 'Compiled', 'make_plans', 'p
 # %% ../../nbs/inside/45_engine.ipynb #cd349ee6
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -123,11 +124,12 @@ class Plan:
     def begin(self, gs: list) -> np.ndarray:
         "Begin the memory of those that have a gradient for the first time"
         counts, there = self.store.counts, np.array([g is not None for g in gs])
-        for i in np.flatnonzero((counts < 0) & there) if counts.min() < 0 else ():
+        for i in np.flatnonzero((counts < 0) & there) if self.store.waiting else ():
             part = slice(self.store.ends[i], self.store.ends[i] + self.store.sizes[i])
             self.sign[part] = 0
             self.step[part] = self._first(self.settings.lr, i)
             counts[i] = 0
+        self.store.waiting = self.store.waiting and bool((counts < 0).any())
         return there
 
     def _first(self, lr: Any, i: int) -> Any:
@@ -155,7 +157,7 @@ class Plan:
 
     def step_all(self, ws: list, gs: list, flip: Flip, backends: list) -> None:
         "Make one step"
-        with beside(ws[0]):
+        with nullcontext() if self.numpy else beside(ws[0]):
             there = self.begin(gs)
             for backend in backends:
                 if backend.fits(ws):
