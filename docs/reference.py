@@ -189,7 +189,7 @@ def code(text):
 def table(head, rows):
     "A table in Markdown"
     lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines) + '\n'
+    return ':::{container} params\n' + '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines) + '\n:::\n'
 
 
 def call(entry, node):

@@ -296,6 +296,7 @@ def test_a_chapter_becomes_a_page(build, tmp_path):
     cells = [code('#| export\nimport math'), code('#| exports\ndef _helper(): return 1'), code('#| exports\ndef shown(): return 1'), code('#| solution\nshown()')]
     path = tmp_path / 'idea' / '01_new.ipynb'
     marked = chapters.mark(dict(cells=cells), path)['cells']
+    assert marked[0]['source'].startswith('#| exports\n')  # nbdev leaves `export` cells out of its pages
     tags = [chapters.tagged(cell, 'idea/01_new', '')['metadata']['tags'] for cell in marked]
     assert tags == [['hide-input'], ['hide-input'], [], ['hide-cell']]
     assert [cell['source'] for cell in marked] == ['import math', 'def _helper(): return 1', 'def shown(): return 1', 'shown()']
@@ -309,8 +310,8 @@ def test_a_chapter_becomes_a_page(build, tmp_path):
 
 def test_code_names_lead_to_the_reference(build):
     where = build.chapters.targets()
-    text = build.chapters.linked('Call `update_one` or `minimize()`, not `walk`.\n\n```\n`update_one`\n```', where, 'rule', {'walk'})
-    assert text == ('Call [`update_one`](#rprop_lit.rule.update_one) or [`minimize()`](#rprop_lit.solver.minimize), not `walk`.\n\n```\n`update_one`\n```')
+    text = build.chapters.linked('Call `update_one` or `minimize()`, not `init`.\n\n```\n`update_one`\n```', where, 'rule', {'init'})
+    assert text == ('Call [`update_one`](#rprop_lit.rule.update_one) or [`minimize()`](#rprop_lit.solver.minimize), not `init`.\n\n```\n`update_one`\n```')
 
 
 # in a browser

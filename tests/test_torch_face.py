@@ -308,14 +308,14 @@ def test_groups_that_join_and_groups_that_are_refused():
 
 
 def test_names_appear_in_messages():
-    layer = torch.nn.Linear(2, 1)
-    optimizer = Rprop(layer.named_parameters())
-    assert optimizer.param_groups[0]['param_names'] == ['weight', 'bias']
-    layer.weight.grad, layer.bias.grad = torch.ones(1, 2).to_sparse(), torch.ones(1)
-    before = layer.bias.item()
-    with pytest.raises((RuntimeError, TypeError, ValueError), match='weight'):
+    one, two = start(shapes=((2,), (2,)))
+    optimizer = Rprop([('alpha', one), ('beta', two)])
+    assert optimizer.param_groups[0]['param_names'] == ['alpha', 'beta']
+    one.grad, two.grad = torch.ones_like(one), torch.ones_like(two).to_sparse()
+    before = values([one, two])
+    with pytest.raises((RuntimeError, TypeError, ValueError), match='beta'):
         optimizer.step()
-    assert layer.bias.item() == before
+    assert values([one, two]) == before
 
 
 def test_what_is_refused():

@@ -355,12 +355,6 @@ FAULTS = {
         'real(name, part, xp).astype(wide)',
         'real(name, part, xp)',
     ),
-    'the start is shared': (
-        'test_solver.py::test_a_start_is_never_shared',
-        'inside/shapes:as_tree',
-        "return x.astype(x.dtype.newbyteorder('=') if x.dtype.kind == 'f' else float)",
-        "return x0 if isinstance(x0, np.ndarray) and x0.dtype == float else x.astype(x.dtype.newbyteorder('=') if x.dtype.kind == 'f' else float)",
-    ),
     'a hundred-thousandth is enough': (
         'test_solver.py::test_safe_mode_asks_for_a_ten_thousandth',
         'inside/walk:_failed',
@@ -378,12 +372,6 @@ FAULTS = {
         'inside/loop:_first_record',
         'window + 1',
         'window',
-    ),
-    'the window looks at the last errors': (
-        'test_solver.py::test_the_window_looks_at_the_best_errors_and_not_at_the_last',
-        'inside/loop:_remember',
-        '(p.nit, record.best.fun)',
-        '(p.nit, p.fun)',
     ),
     'a hundredth is calm': (
         'test_solver.py::test_a_thousandth_of_the_first_gradient_is_calm',

@@ -1,0 +1,491 @@
+"""Full batches in pieces: the tree, every kind of data, memory, names in errors. No Dask is needed here; tests/test_cluster.py needs it."""
+import os
+import subprocess
+import sys
+import types
+import weakref
+
+import numpy as np
+import pytest
+from streams import bits
+
+from rprop_lit import Parameter, Rprop, minimize
+from rprop_lit.inside import cluster, pieces
+from rprop_lit.inside.pieces import PIECE_BYTES, pieces_of, rows_of
+from rprop_lit.scale import Sum, added, block_sum, full_batch, tree_sum
+
+
+def least_squares(w, piece):
+    "Half the squared errors of a linear model, and their gradient, summed over rows"
+    X, y = piece
+    off = X @ w - y
+    return 0.5 * (off * off).sum(), X.T @ off
+
+
+def data(rows=100, columns=5, dtype=float, seed=0):
+    random = np.random.default_rng(seed)
+    return random.normal(size=(rows, columns)).astype(dtype), random.normal(size=rows).astype(dtype)
+
+
+def cut(X, y, rows):
+    return [(X[i:i + rows], y[i:i + rows]) for i in range(0, len(X), rows)]
+
+
+# ---- the tree
+
+def recursive(parts):
+    "The definition: the largest power of two on the left, the rest on the right"
+    if len(parts) == 1:
+        return parts[0]
+    half = 1 << (len(parts) - 1).bit_length() - 1
+    return f'({recursive(parts[:half])}+{recursive(parts[half:])})'
+
+
+def written(a, b):
+    return f'({a}+{b})'
+
+
+@pytest.mark.parametrize('n', [*range(1, 70), 127, 128, 129, 1000])
+def test_the_tree_is_the_recursive_one(n):
+    names = [str(i) for i in range(n)]
+    assert tree_sum(iter(names), written) == recursive(names)
+
+
+@pytest.mark.parametrize('size', [1, 2, 4, 8, 32])
+def test_blocks_of_a_power_of_two_are_subtrees(size):
+    for n in (1, 2, 3, 7, 31, 32, 33, 63, 65, 100):
+        names = [str(i) for i in range(n)]
+        assert tree_sum([tree_sum(names[i:i + size], written) for i in range(0, n, size)], written) == tree_sum(names, written)
+
+
+def test_few_sums_are_kept():
+    alive = weakref.WeakSet()
+
+    class Part:
+        def __init__(self):
+            alive.add(self)
+
+    most = 0
+    def parts():
+        nonlocal most
+        for _ in range(1000):
+            most = max(most, len(alive))
+            yield Part()
+    tree_sum(parts(), lambda a, b: Part())
+    assert most <= 12
+
+
+def test_nothing_to_add():
+    with pytest.raises(ValueError, match='no pieces'):
+        tree_sum([])
+    with pytest.raises(ValueError, match='no pieces'):
+        full_batch(least_squares, [])(np.zeros(5))
+
+
+# ---- pieces and the whole
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('rows', [1, 7, 32, 99, 100, 1000])
+def test_in_pieces_equals_the_same_tree_by_hand(rows, dtype):
+    X, y = data(dtype=dtype)
+    w = np.linspace(-1, 1, 5).astype(dtype)
+    error, g = full_batch(least_squares, (X, y), batch_size=rows)(w)
+    parts = [least_squares(w, piece) for piece in cut(X, y, rows)]
+    assert error == tree_sum([float(e) for e, _ in parts])
+    assert bits(g) == bits(tree_sum([d.astype(float) for _, d in parts]).astype(dtype))
+
+
+@pytest.mark.parametrize('rows', [1, 7, 32, 99])
+def test_in_pieces_equals_in_one_piece_nearly(rows):
+    X, y = data(10_000)
+    w = np.linspace(-1, 1, 5)
+    error, g = full_batch(least_squares, (X, y), batch_size=rows)(w)
+    whole, there = least_squares(w, (X, y))
+    # sums in another order: a few last bits of the largest partial sum
+    assert np.linalg.norm(g - there) <= 1e-12 * np.linalg.norm(there) and abs(error - whole) <= 1e-12 * whole
+
+
+def test_one_piece_is_the_whole():
+    X, y = data()
+    w = np.linspace(-1, 1, 5)
+    error, g = full_batch(least_squares, (X, y))(w)
+    whole, there = least_squares(w, (X, y))
+    assert error == whole and bits(g) == bits(there)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    X, y = data()
+    np.save(tmp_path / 'X.npy', X)
+    np.save(tmp_path / 'y.npy', y)
+    for i, (part, target) in enumerate(cut(X, y, 10)):
+        np.save(tmp_path / f'X{i}.npy', part)
+        np.save(tmp_path / f'y{i}.npy', target)
+        np.savez(tmp_path / f'{i}.npz', X=part, y=target)
+    return tmp_path
+
+
+class Iterable:
+    "Pieces that are made anew each time"
+    def __iter__(self):
+        yield from cut(*data(), 10)
+
+
+def by_name(w, piece):
+    return least_squares(w, (piece['X'], piece['y']))
+
+
+@pytest.mark.parametrize('name', ['arrays', 'memory maps', 'paths', 'text paths', 'list of arrays', 'list of files', 'iterable', 'dict of arrays', 'dict of paths', 'npz', 'strided'])
+def test_every_kind_of_data_gives_the_same_bits(name, folder):
+    X, y = data()
+    maps = tuple(np.load(folder / f'{part}.npy', mmap_mode='r') for part in 'Xy')
+    ways = {'arrays': (X, y), 'memory maps': maps, 'paths': (folder / 'X.npy', folder / 'y.npy'), 'text paths': (str(folder / 'X.npy'), str(folder / 'y.npy')),
+            'list of arrays': cut(X, y, 10), 'list of files': [(folder / f'X{i}.npy', folder / f'y{i}.npy') for i in range(10)], 'iterable': Iterable(),
+            'dict of arrays': {'X': X, 'y': y}, 'dict of paths': {'X': folder / 'X.npy', 'y': folder / 'y.npy'},
+            'npz': [folder / f'{i}.npz' for i in range(10)], 'strided': (np.repeat(X, 2, axis=0)[::2], y)}
+    cutting = name in ('arrays', 'memory maps', 'paths', 'text paths', 'dict of arrays', 'dict of paths', 'strided')
+    f = full_batch(by_name if 'dict' in name or name == 'npz' else least_squares, ways[name], batch_size=10 if cutting else None, mean=True)
+    expected = full_batch(least_squares, (X, y), batch_size=10, mean=True)
+    for w in (np.zeros(5), np.ones(5)):
+        (error, g), (e, d) = f(w), expected(w)
+        assert error == e and bits(g) == bits(d) and f.pieces == 10
+
+
+def test_pieces_of_a_list_are_cut_once_more():
+    X, y = data()
+    for way in (cut(X, y, 50), Iterable()):
+        assert [rows_of(p.source()) for p in pieces_of(way, 20)] == ([20, 20, 10] * 2 if isinstance(way, list) else [10] * 10)
+
+
+def test_a_single_array_and_a_single_file(folder):
+    f = full_batch(lambda w, X: ((X @ w).sum(), X.sum(0)), folder / 'X.npy', batch_size=30)
+    g = full_batch(lambda w, X: ((X @ w).sum(), X.sum(0)), data()[0], batch_size=30)
+    assert bits(f(np.ones(5))[1]) == bits(g(np.ones(5))[1]) and f.pieces == 4
+    assert [p.name for p in pieces_of(folder / '0.npz')] == [''] and pieces.opened(folder / '0.npz')['y'].shape == (10,)
+
+
+def test_large_arrays_are_cut_without_being_told():
+    wide = np.lib.stride_tricks.as_strided(np.zeros(1), (10**6, 50), (0, 0))
+    found = [rows_of(p.source()) for p in pieces_of(wide)]
+    assert sum(found) == 10**6 and found[0] == PIECE_BYTES // 400 and len(found) == 6
+    assert [rows_of(p.source()) for p in pieces_of(np.zeros((3, 10**8), np.int8)[:, ::1])] == [1, 1, 1]
+
+
+# ---- memory
+
+class Watched:
+    "Pieces that count how many are alive when the next one is made"
+    def __init__(self):
+        self.made, self.alive = [], []
+
+    def __iter__(self):
+        for _ in range(9):
+            self.alive.append(sum(ref() is not None for ref in self.made))
+            yield self.new()
+
+    def new(self):
+        piece = np.ones((3, 2))
+        self.made.append(weakref.ref(piece))
+        return piece
+
+
+@pytest.mark.parametrize('batch_size', [None, 2])
+def test_one_piece_is_in_memory_at_a_time(batch_size):
+    watched = Watched()
+    full_batch(lambda w, X: (X.sum(), X.sum(0)), watched, batch_size=batch_size, mean=True)(np.zeros(2))
+    assert watched.alive == [0] * 9
+
+
+def test_a_file_larger_than_what_the_process_may_hold(tmp_path):
+    # 64 MiB in pieces of 1 MiB: the peak of the process must grow by far less than the file
+    np.lib.format.open_memmap(tmp_path / 'X.npy', 'w+', np.float64, (2**20, 8)).flush()
+    code = '''if True:
+        import re, sys, numpy as np
+        from rprop_lit.scale import full_batch
+        peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1]) // 1024
+        f = full_batch(lambda w, X: ((X @ w).sum(), X.sum(0)), sys.argv[1], batch_size=2**14)
+        f(np.zeros(8)); open('/proc/self/clear_refs', 'w').write('5')
+        before = peak(); f(np.zeros(8)); print(peak() - before, f.pieces)'''
+    if not os.access('/proc/self/clear_refs', os.W_OK):
+        pytest.skip('this system does not tell the peak of a process')
+    run = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'X.npy')], capture_output=True, text=True, check=True)
+    grown, count = map(int, run.stdout.split())
+    assert grown < 16 and count == 64
+
+
+# ---- types, layouts, means
+
+def test_sums_are_accumulated_in_float64_and_rounded_once():
+    grads = [np.float32(g) for g in [2**24, *[1] * 63]]
+    def given(w, g):
+        return 0.0, np.full(1, g)
+    f = full_batch(given, grads)
+    assert f(np.zeros(1))[1] == 2**24 + 63
+    single = f(np.zeros(1, np.float32))[1]
+    assert single.dtype == np.float32 and single == np.float32(2**24 + 63)
+    # 2**24 + 1 is no float32: the first addition loses a 1
+    assert full_batch(given, grads, accumulate=None)(np.zeros(1))[1] == tree_sum(grads) == 2**24 + 62
+
+
+@pytest.mark.parametrize('accumulate, dtype', [(None, np.float32), (np.float32, np.float32), (np.float64, np.float64)])
+def test_the_type_of_the_sums_is_an_option(accumulate, dtype, monkeypatch):
+    seen = []
+    monkeypatch.setattr('rprop_lit.scale.added', lambda a, b: (seen.append(a.g.dtype), added(a, b))[1])
+    full_batch(lambda w, g: (0.0, g), [np.ones(1, np.float32)] * 4, accumulate=accumulate)(np.zeros(1))
+    assert seen == [dtype] * 3
+
+
+def test_half_weights_get_single_gradients():
+    assert full_batch(lambda w, g: (0.0, g), [np.full(1, 1e5)])(np.zeros(1, np.float16))[1].dtype == np.float32
+
+
+def test_a_mean_is_over_rows():
+    X, y = data()
+    for rows in (30, 100):
+        error, g = full_batch(least_squares, (X, y), batch_size=rows, mean=True)(np.ones(5))
+        whole, there = full_batch(least_squares, (X, y), batch_size=rows)(np.ones(5))
+        assert error == whole / 100 and bits(g) == bits(there / 100)
+    with pytest.raises(RuntimeError, match='piece 0: TypeError: .*no rows to count'):
+        full_batch(lambda w, i: (0.0, w), [1, 2], mean=True)(np.ones(5))
+    assert full_batch(lambda w, i: (0.0, w), [1, 2])(np.ones(5))[1].tolist() == [2] * 5
+    with pytest.raises(ValueError, match='needs rows'):
+        full_batch(lambda w, X: (0.0, w), [np.zeros((0, 5))], mean=True)(np.ones(5))
+
+
+def test_weights_may_be_a_list_of_arrays():
+    X, y = data()
+    def net(w, piece):
+        off = piece[0] @ w[0] + w[1] - piece[1]
+        return 0.5 * (off * off).sum(), [piece[0].T @ off, np.array([off.sum()])]
+    f = full_batch(net, (X, y), batch_size=7)
+    r = minimize(f, [np.zeros(5), np.zeros(1)], options={'gtol': 1e-9, 'ftol': 0})
+    exact = np.linalg.lstsq(np.c_[X, np.ones(100)], y, rcond=None)[0]
+    # the stationary point of a well conditioned problem, to a gradient of 1e-9
+    assert r.success and np.allclose(np.concatenate(r.x), exact, atol=1e-9)
+
+
+def test_a_gradient_of_another_layout_is_refused():
+    X, y = data()
+    for answer, said in (((0.0, np.zeros(4)), 'shape'), ((0.0, [np.zeros(5)] * 2), 'expected|arrays|not an array'), (0.0, 'returns .error, gradient.'), ((0.0, [np.zeros(5)]), '')):
+        with pytest.raises(RuntimeError, match='piece 0.*' + said):
+            full_batch(lambda w, piece, answer=answer: answer, (X, y), batch_size=50)(np.zeros(5))
+
+
+def test_gradients_of_the_user_are_never_written():
+    own = np.ones(3)
+    f = full_batch(lambda w, piece: (0.0, own), [1, 2, 3, 4], accumulate=None)
+    assert f(np.zeros(3))[1].tolist() == [4] * 3 and own.tolist() == [1] * 3
+
+
+def test_overflow_is_silent_and_not_hidden():
+    f = full_batch(lambda w, g: (1e308, g), [np.full(1, 1e308), np.full(1, 1e308)])
+    with np.errstate(all='raise'):
+        assert f(np.zeros(1)) == (np.inf, np.inf)
+
+
+def test_in_a_loop_of_ones_own():
+    X, y = data(dtype=np.float32)
+    f = full_batch(least_squares, (X, y), batch_size=10)
+    p = Parameter(np.zeros(5, np.float32))
+    optimizer = Rprop([p], variant='irprop+', lr=0.01)
+    first = f(p.data)[0]
+    for _ in range(100):
+        error, p.grad = f(p.data)
+        optimizer.step(loss=error)
+    assert error < first and p.data.dtype == np.float32 and f.evaluations == 101
+
+
+# ---- errors say which piece
+
+def test_a_piece_that_raises_is_named(folder):
+    X, y = data()
+    def picky(w, piece):
+        if (piece[0] == X[42]).all(1).any():
+            raise ZeroDivisionError('no such luck')
+        return least_squares(w, piece)
+    with pytest.raises(RuntimeError, match=r'^piece 4 \(rows 40 to 49\): ZeroDivisionError: no such luck$') as caught:
+        full_batch(picky, (X, y), batch_size=10)(np.zeros(5))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    files = [(folder / f'X{i}.npy', folder / f'y{i}.npy') for i in range(10)]
+    with pytest.raises(RuntimeError, match=r'^piece 4 \(.*X4.npy, .*y4.npy\): ZeroDivisionError'):
+        full_batch(picky, files)(np.zeros(5))
+    with pytest.raises(RuntimeError, match=r'^piece 8 \(.*X4.npy, .*y4.npy, rows 0 to 4\): ZeroDivisionError'):
+        full_batch(picky, files, batch_size=5)(np.zeros(5))
+    os.remove(folder / 'X6.npy')
+    with pytest.raises(RuntimeError, match=r'^piece 6 \(.*X6.npy, .*y6.npy\): FileNotFoundError'):
+        full_batch(least_squares, files)(np.zeros(5))
+    with pytest.raises(RuntimeError, match=r'^piece 1: TypeError'):
+        full_batch(least_squares, [(X, y), 5])(np.zeros(5))
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r'\[100, 99\] rows'):
+        full_batch(least_squares, (data()[0], data()[1][:99]), batch_size=10)(np.zeros(5))
+
+
+def test_what_cannot_be_cut(folder):
+    with pytest.raises(ValueError, match='npz.*cannot be cut'):
+        full_batch(by_name, [folder / '0.npz'], batch_size=5)(np.zeros(5))
+    with pytest.raises(ValueError, match='neither .npy nor .npz'):
+        next(pieces_of(['table.csv'])).source()
+    with pytest.raises(TypeError, match='no rows to count'):
+        full_batch(least_squares, [5, 6], batch_size=2)(np.zeros(5))
+
+
+@pytest.mark.parametrize('wrong', [0, -1, 2.5, True, '10'])
+@pytest.mark.parametrize('name', ['batch_size', 'threads'])
+def test_counts_are_whole_numbers(name, wrong):
+    with pytest.raises(ValueError, match=f'{name}={wrong!r}: need a whole number >= 1'):
+        full_batch(least_squares, data(), **{name: wrong})
+
+
+def test_data_that_can_be_read_only_once_is_refused():
+    for once in (iter([1]), (i for i in [1]), map(len, [])):
+        with pytest.raises(TypeError, match='only once'):
+            full_batch(least_squares, once)
+    with pytest.raises(TypeError, match='data is a int'):
+        full_batch(least_squares, 5)
+    with pytest.raises(TypeError, match='loss_and_grad'):
+        full_batch(None, [1])
+
+
+def test_another_number_of_pieces_is_refused():
+    batches = cut(*data(), 10)
+    f = full_batch(least_squares, batches)
+    f(np.zeros(5))
+    batches.pop()
+    with pytest.raises(RuntimeError, match='holds 9 pieces now, and held 10 before'):
+        f(np.zeros(5))
+
+
+# ---- Ctrl-C, progress, threads
+
+def test_ctrl_c_returns_the_best_point():
+    calls = []
+    def impatient(w, piece):
+        calls.append(1)
+        if len(calls) == 95:  # in the middle of the tenth evaluation
+            raise KeyboardInterrupt
+        return least_squares(w, piece)
+    r = minimize(full_batch(impatient, data(), batch_size=10), np.ones(5))
+    assert (r.status, r.nfev) == (98, 9) and r.fun < full_batch(least_squares, data())(np.ones(5))[0]
+
+
+def test_progress_counts_pieces_and_evaluations(capsys):
+    f = full_batch(least_squares, data(), batch_size=10, progress=True)
+    f(np.zeros(5))
+    f(np.zeros(5))
+    said = capsys.readouterr().err
+    assert 'evaluation 1' in said and 'evaluation 2' in said and '/10 ' in said and 'pieces' in said
+    full_batch(least_squares, data(), batch_size=10)(np.zeros(5))
+    assert capsys.readouterr().err == ''
+
+
+def test_threads_of_blas_are_fixed_while_a_piece_is_computed():
+    threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed: threads of BLAS were not looked at')
+    def threads():
+        return {pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'}
+    if not threads():
+        pytest.skip('no BLAS that threadpoolctl knows')
+    seen = []
+    def look(w, piece):
+        seen.append(threads())
+        return least_squares(w, piece)
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        full_batch(look, data(), threads=1)(np.zeros(5))
+        full_batch(look, data())(np.zeros(5))
+        assert seen == [{1}, {2}] and threads() == {2}
+        with pytest.raises(RuntimeError):
+            full_batch(lambda w, piece: 1 / 0, data(), threads=1)(np.zeros(5))
+        assert threads() == {2}
+
+
+def test_threads_without_threadpoolctl(monkeypatch):
+    monkeypatch.setattr(pieces, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r"threads=1 needs threadpoolctl: pip install 'rprop_lit\[dask\]'"):
+        full_batch(least_squares, data(), threads=1)(np.zeros(5))
+    pieces.limit_blas(1, needed=False)()
+
+
+# ---- CuPy, as far as it can be had without a GPU
+
+class OnDevice(np.ndarray):
+    "NumPy's array that passes for one of CuPy and, like one of CuPy, meets no array of NumPy"
+    __module__ = 'cupy'
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
+        if any(type(x) is np.ndarray and x.ndim for x in inputs):
+            raise TypeError('Unsupported type <class numpy.ndarray>')
+        plain = [x.view(np.ndarray) if isinstance(x, OnDevice) else x for x in inputs]
+        return np.asarray(getattr(ufunc, method)(*plain, **keywords)).view(OnDevice)
+
+    def get(self):
+        return np.array(self.view(np.ndarray))
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    "A module that passes for CuPy, as far as pieces are concerned"
+    module = types.ModuleType('cupy')
+    module.ndarray, module.float32 = OnDevice, np.float32
+    module.asarray = lambda x: np.array(x).view(OnDevice)
+    module.result_type = np.result_type
+    monkeypatch.setitem(sys.modules, 'cupy', module)
+    monkeypatch.setattr(OnDevice, '__array_namespace__', lambda self, api_version=None: module, raising=False)
+    return module
+
+
+def on_device_only(w, piece):
+    "Works for arrays of one library, whichever it is"
+    X, y = piece
+    assert type(w) is type(X)
+    off = (X * w).sum(1) - y
+    return 0.5 * (off * off).sum(), (X * off[:, None]).sum(0)
+
+
+def test_weights_go_where_the_pieces_are_and_gradients_come_back(cupy):
+    X, y = data()
+    w = np.linspace(-1, 1, 5)
+    expected = full_batch(on_device_only, (X, y), batch_size=10)(w)
+    there = [(cupy.asarray(a), cupy.asarray(b)) for a, b in cut(X, y, 10)]
+    for pieces_, start in ((there, w), (there, cupy.asarray(w)), (cut(X, y, 10), cupy.asarray(w))):
+        error, g = full_batch(on_device_only, pieces_, mean=False)(start)
+        assert type(g) is type(start) and type(error) is float and error == expected[0] and bits(g) == bits(expected[1])
+
+
+def test_torch_tensors_are_refused_by_name():
+    torch = pytest.importorskip('torch', reason='torch is not installed: its tensors were not refused')
+    with pytest.raises(RuntimeError, match='piece 0: TypeError: torch tensors.*detach'):
+        full_batch(lambda w, piece: (0.0, torch.zeros(5)), [1])(np.zeros(5))
+
+
+# ---- Dask is not needed, and not imported
+
+def test_without_dask_a_client_names_the_extra(monkeypatch):
+    monkeypatch.setattr(cluster, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r"a client needs Dask: pip install 'rprop_lit\[dask\]'"):
+        full_batch(least_squares, data(), client=object())
+    full_batch(least_squares, data())(np.zeros(5))
+
+
+def test_importing_and_using_it_brings_numpy_alone():
+    code = ('import sys, numpy as np; from rprop_lit.scale import full_batch; full_batch(lambda w, X: (X.sum(), X.sum(0)), np.ones((9, 2)), batch_size=2, mean=True)(np.ones(2)); '
+            'print(*[m for m in ("dask", "distributed", "tqdm", "threadpoolctl", "scipy", "torch", "matplotlib", "cupy") if m in sys.modules], "numpy" in sys.modules)')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split() == ['True']
+
+
+def test_a_block_is_a_task():
+    X, y = data()
+    f = full_batch(least_squares, (X, y), batch_size=10)
+    blocks = [block_sum(f.runner.manner, np.ones(5), list(pieces_of((X, y), 10))[i:i + 4]) for i in range(0, 10, 4)]
+    whole = tree_sum(blocks, added)
+    assert isinstance(whole, Sum) and bits(whole.g) == bits(f(np.ones(5))[1]) and whole.error == f(np.ones(5))[0]
+
+
+def test_block_sizes_are_powers_of_two_and_keep_threads_busy():
+    for count in (1, 5, 64, 100, 12345):
+        for threads in (1, 2, 7, 1000):
+            size = cluster.block_size(count, threads)
+            assert size & (size - 1) == 0 and (size == 1 or -(-count // size) >= 4 * threads)
+            assert count < 2 * size * 4 * threads
+
