@@ -189,7 +189,7 @@ def test_complex_arrays_are_pairs_of_reals(path, variant):
         reference.step(gs, loss)
     assert bits(params[0].data) == bits(copies[0]) and bits(params[1].data) == bits(copies[1])
     assert bits(params[2].data) == bits(reference.arrays[4])
-    assert [plan.kinds[0][1] for plan in optimizer.param_groups[0].plans] == [np.complex64, np.float32]
+    assert [plan.kinds[0][0] for plan in optimizer.param_groups[0].plans] == [np.complex64, np.float32]
 
 
 def test_half_precision_keeps_growing_on_tiny_gradients(path):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'FAST', 'Scratch', 'Limits', 'limits_of', 'step_block', 'retreat_block', 'step_blocks', 'blocks_kernel',
-           'compiled', 'compiled_rows', 'compiled_kernel', 'numba_works', 'on_cpu', 'plain']
+           'compiled', 'compiled_rows', 'compiled_kernel', 'numba_works', 'on_cpu']
 
 # %% ../../nbs/inside/20_arrays.ipynb #d5c6eb1a
 import math
@@ -18,7 +18,7 @@ import numpy as np
 from numpy import add, copyto, greater, greater_equal, less, multiply, negative, subtract
 
 from .settings import Settings
-from ..rule import is_tensor, namespace, update_one
+from ..rule import is_tensor, update_one
 from ..variants import Flip, cast_pair
 
 # %% ../../nbs/inside/20_arrays.ipynb #326b401a
@@ -206,14 +206,8 @@ def numba_works() -> bool:
     return bool(numba)
 
 # %% ../../nbs/inside/20_arrays.ipynb #36e2ab10
-FAST = tuple(np.dtype(name) for name in ('float16', 'float32', 'float64', 'int8'))  # of NumPy's kernels and their signs
+FAST = np.dtype('float16'), np.dtype('float32'), np.dtype('float64')  # what NumPy's kernels know; Numba knows the last two
 
 def on_cpu(x: Any) -> bool:
     "Is this a tensor that NumPy can see: plain numbers in the computer's own memory?"
     return is_tensor(x) and x.device.type == 'cpu' and 'strided' in str(x.layout) and not x.is_conj() and not x.is_neg()
-
-def plain(x: Any) -> Any:
-    "The NumPy array that shares its memory with an array or detached tensor of numbers that the kernels know; else None"
-    if on_cpu(x) and 'bfloat16' not in str(x.dtype):
-        x = x.numpy()
-    return np.asarray(x) if isinstance(x, np.ndarray) and namespace(x) is np and x.dtype in FAST and x.dtype.isnative else None

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .arrays import BLOCK, Scratch, blocks_kernel, compiled_kernel, limits_of, numba_works, on_cpu, plain
+from .arrays import FAST, BLOCK, Scratch, blocks_kernel, compiled_kernel, limits_of, numba_works, on_cpu
 from .config import config
 from .groups import Group, check_fits
 from .memory import Memory, Store, beside, reals
@@ -23,15 +23,15 @@ from .settings import Settings
 from ..rule import State, is_tensor, namespace, update_all
 from ..variants import Flip, retreat
 
-# %% ../../nbs/inside/45_engine.ipynb #6b831433
+# %% ../../nbs/inside/45_engine.ipynb #8982fc70
 def _viewer(w: Any) -> Callable | None:
-    "What makes of an array the form that the backends take: NumPy's where it can be had, and pairs of reals; None for nothing"
+    "What makes of arrays, or None, the form that the backends take: NumPy's where it can be had, and pairs of reals"
     real = 'complex' not in str(w.dtype)
     if on_cpu(w) and 'bfloat16' not in str(w.dtype):
-        return (lambda a: a.numpy()) if real else lambda a: reals(a).numpy()
+        return lambda some: [a if a is None else a.numpy() if real else reals(a).numpy() for a in some]
     if namespace(w) is np and type(w) is not np.ndarray:
-        return lambda a: reals(np.asarray(a))
-    return None if real else reals
+        return lambda some: [a if a is None else reals(np.asarray(a)) for a in some]
+    return None if real else lambda some: [a if a is None else reals(a) for a in some]
 
 # %% ../../nbs/inside/45_engine.ipynb #abb22482
 class Plan:
@@ -58,13 +58,15 @@ class Plan:
     def __init__(self, params: list, labels: list, settings: Settings) -> None:
         self.params, self.labels, self.own = params, labels, dict[str, Any]()
         arrays = [held(p) for p in params]
-        self.tensors = is_tensor(arrays[0])
+        self.tensors, self.kind = is_tensor(arrays[0]), type(arrays[0])
+        self.bare = all(map(is_tensor, params))  # tensors, and not parameters that hold one
         self.kinds, self.view = kinds(arrays, self.tensors), _viewer(arrays[0])
         self.store = Store([weights(p) for p in params])
         self.sign, self.step = self.store.sign, self.store.step
         self.bundles, self.places, self.scratch = [(i, i + 1) for i in range(len(params))], list[Any](), list[Scratch]()
-        first = self.view(arrays[0]) if self.view else arrays[0]
-        if namespace(first) is np:
+        first = self.view(arrays[:1])[0] if self.view else arrays[0]
+        self.numpy = type(first) is np.ndarray
+        if self.numpy:
             self.sign, self.step = [row.numpy() if is_tensor(row) else row for row in (self.sign, self.step)]
             self._lay_scratch(first.dtype)
         self.use(settings)
@@ -98,22 +100,21 @@ class Plan:
     def read(self) -> tuple[list, list] | None:
         "Weights and gradients as they are now; None if the weights are not what was planned for"
         ws, gs = [p.data for p in self.params], [p.grad for p in self.params]
-        if kinds(ws, self.tensors) != self.kinds:
+        if set(map(type, ws)) != {self.kind} or kinds(ws, self.tensors) != self.kinds:
             return None
-        if namespace(ws[0]) is np and not all([w.flags.writeable for w in ws]):
+        if self.numpy and not self.tensors and not all([w.flags.writeable for w in ws]):
             for w, label in zip(ws, self.labels):
                 writable(w, label)
         gs = self._checked(gs)
         if self.view is None:
             return ws, gs
-        return [self.view(w) for w in ws], [g if g is None else self.view(g) for g in gs]
+        return self.view(ws), self.view(gs)
 
     def _checked(self, gs: list) -> list:
         "Gradients that fit the weights, as they are or converted; None where there is none"
         there = [g for g in gs if g is not None]
         wanted = self.kinds if len(there) == len(gs) else [kind for kind, g in zip(self.kinds, gs) if g is not None]
-        plain = is_tensor if self.tensors else lambda g: hasattr(g, 'dtype')
-        if not all(map(plain, there)) or kinds(there, self.tensors) != wanted:
+        if not set(map(type, there)) <= {self.kind} or kinds(there, self.tensors) != wanted:
             gs = [gradient(p, label) for p, label in zip(self.params, self.labels)]
         elif self.tensors and any([g.requires_grad for g in there]):
             gs = [g if g is None else g.detach() for g in gs]
@@ -122,7 +123,7 @@ class Plan:
     def begin(self, gs: list) -> np.ndarray:
         "Begin the memory of those that have a gradient for the first time"
         counts, there = self.store.counts, np.array([g is not None for g in gs])
-        for i in np.flatnonzero((counts < 0) & there):
+        for i in np.flatnonzero((counts < 0) & there) if counts.min() < 0 else ():
             part = slice(self.store.ends[i], self.store.ends[i] + self.store.sizes[i])
             self.sign[part] = 0
             self.step[part] = self._first(self.settings.lr, i)
@@ -156,19 +157,14 @@ class Plan:
         "Make one step"
         with beside(ws[0]):
             there = self.begin(gs)
-            next(b for b in backends if b.fits(ws)).step(self, ws, gs, flip)
+            for backend in backends:
+                if backend.fits(ws):
+                    backend.step(self, ws, gs, flip)
+                    break
         self.store.counts += there
         if self.tensors:  # torch shall notice that these weights have changed
-            moved = [p for p, g in zip(self.params, gs) if g is not None]
-            sys.modules['torch'].autograd.graph.increment_version(tensors_of(moved))
-
-# %% ../../nbs/inside/45_engine.ipynb #acd8fe4e
-def _like(row: np.ndarray, step: Any) -> Any:
-    "A row of NumPy in the library of another, in its type and on its device"
-    xp = namespace(step)
-    if is_tensor(step):
-        return xp.from_numpy(row.copy()).to(step.device, step.dtype)
-    return xp.asarray(row, dtype=step.dtype)
+            moved = self.params if there.all() else [p for p, g in zip(self.params, gs) if g is not None]
+            sys.modules['torch'].autograd.graph.increment_version(moved if self.bare else tensors_of(moved))
 
 # %% ../../nbs/inside/45_engine.ipynb #9abed9b8
 class Backend(Protocol):
@@ -178,6 +174,30 @@ class Backend(Protocol):
 
     def step(self, plan: Plan, ws: list, gs: list, flip: Flip) -> None:
         "Make one step, in place; where a gradient is None, nothing moves"
+
+# %% ../../nbs/inside/45_engine.ipynb #acd8fe4e
+def _like(row: np.ndarray, step: Any) -> Any:
+    "A row of NumPy in the library of another, in its type and on its device"
+    xp = namespace(step)
+    if is_tensor(step):
+        return xp.from_numpy(row.copy()).to(step.device, step.dtype)
+    return xp.asarray(row, dtype=step.dtype)
+
+# %% ../../nbs/inside/45_engine.ipynb #c3c35d0f
+def _cast(value: Any, w: Any) -> Any:
+    "A sum in the type of the weights"
+    return value if value.dtype == w.dtype else namespace(w).astype(value, w.dtype) if not is_tensor(w) else value.to(w.dtype)
+
+def _numbers_of(plan: Plan, i: int) -> tuple[tuple, tuple]:
+    "Factors and limits for one parameter: numbers, or arrays in its library and shape"
+    four = plan.limits[:4]
+    if plan.limits.rowwise:
+        sizes = plan.store.sizes  # without the gaps that rows on a GPU have
+        rows = [row[sum(sizes[:i]):sum(sizes[:i + 1])].reshape(plan.store.shapes[i]) for row in four]
+        four = rows if namespace(plan.step) is np else [_like(row, plan.step) for row in rows]
+    else:
+        four = [float(x) for x in four]
+    return tuple(four[:2]), tuple(four[2:])
 
 # %% ../../nbs/inside/45_engine.ipynb #aec9a651
 class Readable:
@@ -200,22 +220,6 @@ class Readable:
                     dw, new = update_all(g, state, forget=flip.forget, undo=flip.undo, **how)
                 w[...] = _cast(w + dw, w)
                 sign[...], step[...] = new.sign, new.step
-
-# %% ../../nbs/inside/45_engine.ipynb #a590dbff
-def _cast(value: Any, w: Any) -> Any:
-    "A sum in the type of the weights"
-    return value if value.dtype == w.dtype else namespace(w).astype(value, w.dtype) if not is_tensor(w) else value.to(w.dtype)
-
-def _numbers_of(plan: Plan, i: int) -> tuple[tuple, tuple]:
-    "Factors and limits for one parameter: numbers, or arrays in its library and shape"
-    four = plan.limits[:4]
-    if plan.limits.rowwise:
-        sizes = plan.store.sizes  # without the gaps that rows on a GPU have
-        rows = [row[sum(sizes[:i]):sum(sizes[:i + 1])].reshape(plan.store.shapes[i]) for row in four]
-        four = rows if namespace(plan.step) is np else [_like(row, plan.step) for row in rows]
-    else:
-        four = [float(x) for x in four]
-    return tuple(four[:2]), tuple(four[2:])
 
 # %% ../../nbs/inside/45_engine.ipynb #5ca4d0e7
 def _step_rows(plan: Plan, ws: list, gs: list, kernel: Callable) -> None:
@@ -253,25 +257,26 @@ def _step_row(plan: Plan, w: Any, g: Any, sign: Any, step: Any, limits: Any, ker
     rooms += [Scratch(LONG, w.dtype, step.dtype) for _ in cuts[len(rooms):]]
     together([partial(kernel, w[cut], g[cut], sign[cut], step[cut], limits.cut(cut), room) for cut, room in zip(cuts, rooms)])
 
-# %% ../../nbs/inside/45_engine.ipynb #1d02e5c7
+# %% ../../nbs/inside/45_engine.ipynb #a624c1c3
 class Blocks:
     "A backend for arrays that NumPy can see, in blocks"
     def fits(self, weights: list) -> bool:
         "Numbers of 16, 32 or 64 bits"
-        return plain(weights[0]) is not None
+        return type(weights[0]) is np.ndarray and weights[0].dtype in FAST
 
     def step(self, plan: Plan, ws: list, gs: list, flip: Flip) -> None:
         "Make one step, in place"
         _step_rows(plan, ws, gs, blocks_kernel(flip))
 
-# %% ../../nbs/inside/45_engine.ipynb #6d20f764
+# %% ../../nbs/inside/45_engine.ipynb #4a899dba
 class Compiled:
     "A backend for arrays that NumPy can see, by a compiled loop"
     def fits(self, weights: list) -> bool:
         "Numbers of 32 or 64 bits, where Numba is chosen or pays"
-        if plain(weights[0]) is None or weights[0].dtype == np.float16 or config.backend == 'numpy':
+        choice = config.backend
+        if choice == 'numpy' or type(weights[0]) is not np.ndarray or weights[0].dtype not in FAST[1:]:
             return False
-        return config.backend == 'numba' or sum([w.size for w in weights]) >= 10_000 and numba_works()
+        return choice == 'numba' or sum([w.size for w in weights]) >= 10_000 and numba_works()
 
     def step(self, plan: Plan, ws: list, gs: list, flip: Flip) -> None:
         "Make one step, in place"

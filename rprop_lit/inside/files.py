@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['digest', 'write_arrays', 'read_arrays', 'packed', 'unpacked']
 
-# %% ../../nbs/inside/36_files.ipynb #4d3e987b
+# %% ../../nbs/inside/36_files.ipynb #c581b572
 import hashlib
 import io
 import json
@@ -13,7 +13,9 @@ import math
 import os
 import secrets
 import shutil
+import time
 import zipfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,47 +31,75 @@ def digest(arrays: dict) -> str:
         total.update(f'{name} {arrays[name].dtype} {arrays[name].shape} '.encode() + arrays[name].tobytes())
     return total.hexdigest()
 
-# %% ../../nbs/inside/36_files.ipynb #ea134517
+# %% ../../nbs/inside/36_files.ipynb #011e123b
+def _resembling(old: Path, draft: Path) -> None:
+    "Give a draft the owner and the access rights of the file that it will replace"
+    then, now = old.stat(), draft.stat()
+    if (then.st_uid, then.st_gid) != (now.st_uid, now.st_gid):
+        with suppress(OSError):  # only the superuser can give a file away
+            os.chown(draft, then.st_uid, then.st_gid)
+    shutil.copymode(old, draft)
+
+def _replace(draft: Path, path: Path, tries: int = 8) -> None:
+    "Put a draft in the place of a file; on Windows a reader may be in the way for a moment"
+    for left in reversed(range(tries)):
+        try:
+            return os.replace(draft, path)
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(0.005 * 2 ** (tries - left))
+
+# %% ../../nbs/inside/36_files.ipynb #9c702aff
 def write_arrays(path: Any, arrays: dict) -> None:
-    "Write arrays to an .npz file with a checksum: beside the old file first, then in its place at once"
-    path, packed = Path(os.path.realpath(path)), io.BytesIO()  # a link stays, and what it points to is replaced
+    "Write arrays to an .npz file with a checksum, all or nothing; `path` may be an open binary file"
+    packed = io.BytesIO()
     np.savez(packed, checksum=np.array(digest(arrays)), **arrays)
+    if hasattr(path, 'write'):
+        path.write(packed.getbuffer())
+        return
+    path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
+    if path.exists() and not path.is_file():
+        raise OSError(f'{path} is no regular file and would be replaced by one: pass an open file to write into it')
     draft = path.with_name(f'{path.name}.{secrets.token_hex(6)}.part')
     try:
         with open(draft, 'xb') as file:
             if path.exists():
-                shutil.copymode(path, draft)  # who may read the old file may read the new one
+                _resembling(path, draft)
             file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        _replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
-# %% ../../nbs/inside/36_files.ipynb #0baaa44f
+# %% ../../nbs/inside/36_files.ipynb #2ff9f46d
 def read_arrays(path: Any, most: float = math.inf) -> dict:
     "The arrays of a file by `write_arrays`; ValueError, in one line, if it is anything else or unpacks to over `most` bytes"
-    with open(path, 'rb') as file:
+    with nullcontext(path) if hasattr(path, 'read') else open(path, 'rb') as file:
         try:
+            start = file.tell()
             size = sum(member.file_size for member in zipfile.ZipFile(file).infolist())
             if size > most:
-                raise ValueError(f'it unpacks to {size} bytes, and at most {most} are expected here; perhaps it is of a larger model')
-            with np.load(path, allow_pickle=False) as packed:
+                raise ValueError(f'it unpacks to {size} bytes, and at most {most} are expected here; '
+                                 f'perhaps it is of a larger model')
+            file.seek(start)
+            with np.load(file, allow_pickle=False) as packed:
                 arrays = {name: packed[name] for name in packed.files}
             if str(arrays.pop('checksum')) != digest(arrays):
                 raise ValueError('its checksum is wrong')
         except Exception as error:
-            raise ValueError(f'{path} is no state saved by Rprop, or is damaged: {" ".join(str(error).split())[:200]}') from None
+            told = ' '.join(str(error).split())[:200]
+            raise ValueError(f'{path} is no state saved by Rprop, or is damaged: {told}') from None
     return arrays
 
-# %% ../../nbs/inside/36_files.ipynb #e047f661
+# %% ../../nbs/inside/36_files.ipynb #4355ee35
 def packed(state_dict: dict) -> dict:
     "A state dict as a flat dict of NumPy arrays"
     arrays = {f'{key}.{i}': on_host(value) for i, memory in state_dict['state'].items() for key, value in memory.items()}
     groups = json.dumps(state_dict['param_groups'], default=lambda value: on_host(value).tolist())
     return {'groups': np.array(groups), **arrays}
 
-# %% ../../nbs/inside/36_files.ipynb #e7ba1a38
 def unpacked(arrays: dict) -> dict:
     "The state dict that `packed` made"
     state: dict = {}

@@ -49,7 +49,12 @@ def check_fits(settings: Settings, params: list, labels: list) -> None:
             for p, label in zip(params, labels):
                 check_fit(name, value, p, label)
 
-# %% ../../nbs/inside/42_groups.ipynb #a53dbbd1
+# %% ../../nbs/inside/42_groups.ipynb #62bdafa2
+def _shown(settings: Settings) -> dict:
+    "Settings as items of a group"
+    return {name: getattr(settings, name) for name in NAMES}
+
+# %% ../../nbs/inside/42_groups.ipynb #cee4ebe3
 NAMES = tuple(field.name for field in fields(Settings))
 
 class Group(dict):
@@ -71,10 +76,10 @@ class Group(dict):
     """
     def __init__(self, params: list, names: list, settings: Settings, **more: Any) -> None:
         self.plans: list[Any] = []  # the engine's (chapter 45)
-        self.device_loss: Any = None  # where a GPU keeps the last error (chapter 50)
         self.planned: list[Any] = []  # the parameters that they were made for
         check_fits(settings, params, names)
         self.settings = settings
+        self.device_loss: Any = None  # where a GPU keeps the last error (chapter 50)
         super().__init__(params=params, names=names, loss=math.inf, **more, **_shown(settings))
 
     def update(self, *given: Any, **more: Any) -> None:
@@ -91,6 +96,11 @@ class Group(dict):
         if 'loss' in new:
             self.device_loss = None
         super().update(new)
+
+    def remember(self, loss: Any) -> None:
+        "Keep the error, for the next step to compare with"
+        self.device_loss = None
+        super().__setitem__('loss', loss)
 
     def last_loss(self) -> float:
         "The last error, brought up to date where a GPU keeps it"
@@ -120,11 +130,6 @@ class Group(dict):
         dict.update(self, items)
         self.plans, self.planned, self.device_loss = [], [], None
         self.settings = Settings(**{name: items[name] for name in NAMES})
-
-# %% ../../nbs/inside/42_groups.ipynb #62bdafa2
-def _shown(settings: Settings) -> dict:
-    "Settings as items of a group"
-    return {name: getattr(settings, name) for name in NAMES}
 
 # %% ../../nbs/inside/42_groups.ipynb #213186ee
 def read_group(group: dict, defaults: dict) -> Group:

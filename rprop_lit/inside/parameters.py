@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['writable', 'Parameter', 'held', 'weights', 'gradient', 'kinds', 'finite', 'gone_wrong', 'wipe', 'members',
-           'check_parameter', 'Row', 'check_apart', 'tensors_of']
+           'check_parameter', 'Row', 'tensors_of', 'check_apart']
 
 # %% ../../nbs/inside/41_parameters.ipynb #2f059d86
 import math
@@ -111,18 +111,16 @@ def gradient(p: Any, label: str) -> Any:
         return g.detach().resolve_conj().resolve_neg()
     return np.asarray(g) if isinstance(g, np.ndarray) else g
 
-# %% ../../nbs/inside/41_parameters.ipynb #9baf9630
+# %% ../../nbs/inside/41_parameters.ipynb #5c99719b
 def kinds(arrays: list, tensors: bool) -> list[tuple]:
-    "What must stay the same from step to step, of each array: its type, shape and place"
+    "What must stay the same from step to step, of each array: the type of its numbers, its shape and its place"
     if tensors:
         return [(a.dtype, a.shape, a.device, a.layout, a.is_conj(), a.is_neg()) for a in arrays]
     if arrays and namespace(arrays[0]).__name__ == 'cupy':
-        return [(type(a), a.dtype, a.shape, a.data.device_id) for a in arrays]
-    if arrays and namespace(arrays[0]).__name__ == 'cupy':
-        return [(type(a), a.dtype, a.shape, a.device) for a in arrays]
-    return [(type(a), a.dtype, a.shape) for a in arrays]
+        return [(a.dtype, a.shape, a.data.device_id) for a in arrays]
+    return [(a.dtype, a.shape) for a in arrays]
 
-# %% ../../nbs/inside/41_parameters.ipynb #d619e0ba
+# %% ../../nbs/inside/41_parameters.ipynb #a15bd9e9
 def finite(g: Any) -> bool:
     "Are all numbers of a gradient finite?"
     xp = namespace(g)
@@ -247,6 +245,14 @@ class Row(Parameter):
         if any(p.grad is None or _home(x) != _home(row) for p in self.params for x, row in zip((p.data, p.grad), self.rows)):
             self.lay()  # a deep copy has arrays of its own, and they lie apart
 
+# %% ../../nbs/inside/41_parameters.ipynb #1fd95efa
+def tensors_of(params: list) -> list:
+    "The tensors whose numbers change when some parameters are stepped: themselves, those within, and the parts of rows"
+    found = []
+    for p in params:
+        found += [p] if is_tensor(p) else [p.data, *(tensors_of(p.params) if isinstance(p, Row) else [])]
+    return found
+
 # %% ../../nbs/inside/41_parameters.ipynb #fac2aa96
 def _place(w: Any) -> tuple[int, tuple, int]:
     "Where the numbers of an array lie: address, strides and size of a number, in bytes; address 0 if nobody knows"
@@ -306,11 +312,3 @@ def check_apart(labelled: list[tuple]) -> None:
             close = []
         close.append((label, w))
         end = max(end, high)
-
-# %% ../../nbs/inside/41_parameters.ipynb #1fd95efa
-def tensors_of(params: list) -> list:
-    "The tensors whose numbers change when some parameters are stepped: themselves, those within, and the parts of rows"
-    found = []
-    for p in params:
-        found += [p] if is_tensor(p) else [p.data, *(tensors_of(p.params) if isinstance(p, Row) else [])]
-    return found
