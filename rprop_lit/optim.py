@@ -37,13 +37,13 @@ def _loss_of(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/use/30_optim.ipynb #34cc2788
+# %% ../nbs/use/30_optim.ipynb #06db5ea9
 def _ready(group: Group, memories: dict, loss: Any) -> tuple:
     "All that a step of a group needs, read and checked: what to do at flips; plans, weights and gradients"
     if not isinstance(group, Group):
         raise ValueError('param_groups holds a dict that add_param_group has not seen: add parameters by add_param_group')
     same = len(group['params']) == len(group.planned) and all(map(is_, group['params'], group.planned))
-    found = [plan.read() for plan in group.plans] if same and len(group['params']) == len(group['names']) else [None]
+    found: list[Any] = [plan.read() for plan in group.plans] if same and len(group['params']) == len(group['names']) else [None]
     if None in found:
         check_capture([[held(p)] for p in group['params']], False)
         plan_anew(group, memories)

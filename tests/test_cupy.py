@@ -317,6 +317,7 @@ def test_the_last_error_is_a_number_for_everybody():
     again = copy.deepcopy(gpu)
     assert again.param_groups[0]['loss'] == 7.0 and 'loss: 7.0' in repr(gpu)
     gpu.param_groups[0]['loss'] = 2.0  # what is written there counts
+    assert gpu.param_groups[0]['loss'] == 2.0
     gpu.step(loss=cupy.full((), 3.0))
     assert gpu.param_groups[0]['loss'] == 3.0
 
@@ -507,7 +508,6 @@ def test_a_graph_outlives_the_plan_that_it_was_made_from():
         step(gs, 1.0)
     weights = [p.data for p in there]
     optimizer.load_state_dict(optimizer.state_dict())  # new rows; the graph has the old ones
-    cupy.get_default_memory_pool().free_all_blocks()
     with stream:
         others = [cupy.full(5000, 5.0, np.float32) for _ in range(20)]
     stream.synchronize()
@@ -535,7 +535,7 @@ def test_tensors_on_the_gpu(launches, variant, kind):
         gpu.step(loss=torch.tensor(loss, device='cuda') if k % 3 else loss)
         host.step(loss=loss)
         assert all(torch.equal(p.detach().cpu(), q.detach()) for p, q in zip(there, here)) and there[0]._version > before
-    assert len(launches) == 8
+    assert len(launches) == 8 and all(gpu.state[p][name].is_cuda for p in there for name in ('sign', 'step_size'))
     down = gpu.state_dict()
     host.load_state_dict(down)
     gpu.load_state_dict(host.state_dict())
@@ -552,6 +552,11 @@ def test_lazy_and_sparse_gradients_of_torch():
     p.grad = g
     optimizer.step()
     assert p.detach().cpu().tolist() == [0.5, -0.5, 0.5, -0.5]
+    one = torch.zeros(1).to('cuda').requires_grad_()
+    one.grad = torch.tensor([1 + 1j]).to('cuda').conj().imag  # negated, and without holes
+    assert one.grad.is_neg() and one.grad.is_contiguous()
+    Rprop([one], lr=0.5).step()
+    assert one.detach().cpu().tolist() == [0.5]
     q = torch.zeros(4).to('cuda').requires_grad_()
     other = Rprop([q])
     if not EMULATED:  # torch does not let a disguised tensor have a sparse gradient

@@ -132,7 +132,7 @@ class Plan:
         self.store.waiting = self.store.waiting and bool((counts < 0).any())
         return there
 
-    def _first(self, lr: Any, i: int) -> Any:
+    def _first(self, lr: Any, i: Any) -> Any:
         "The first steps of a parameter, at most the largest number of their type"
         top = float(np.finfo(str(self.step.dtype).rpartition('.')[2]).max)
         if not np.ndim(lr):
@@ -148,7 +148,7 @@ class Plan:
             for a, b in runs(gs, first, end):
                 if b - a > 1:
                     n = self.store.ends[b] - self.store.ends[a]
-                    fine = np.isfinite(np.concatenate(gs[a:b], axis=None, out=self.scratch[0].g[:n], casting='no')).all()
+                    fine = bool(np.isfinite(np.concatenate(gs[a:b], axis=None, out=self.scratch[0].g[:n], casting='no')).all())
                 else:
                     fine = finite(gs[a])
                 for g, label in zip([] if fine else gs[a:b], self.labels[a:b]):
@@ -185,14 +185,14 @@ def _like(row: np.ndarray, step: Any) -> Any:
         return xp.from_numpy(row.copy()).to(step.device, step.dtype)
     return xp.asarray(row, dtype=step.dtype)
 
-# %% ../../nbs/inside/45_engine.ipynb #c3c35d0f
+# %% ../../nbs/inside/45_engine.ipynb #8fcfa3e4
 def _cast(value: Any, w: Any) -> Any:
     "A sum in the type of the weights"
     return value if value.dtype == w.dtype else namespace(w).astype(value, w.dtype) if not is_tensor(w) else value.to(w.dtype)
 
 def _numbers_of(plan: Plan, i: int) -> tuple[tuple, tuple]:
     "Factors and limits for one parameter: numbers, or arrays in its library and shape"
-    four = plan.limits[:4]
+    four: Any = plan.limits[:4]
     if plan.limits.rowwise:
         sizes = plan.store.sizes  # without the gaps that rows on a GPU have
         rows = [row[sum(sizes[:i]):sum(sizes[:i + 1])].reshape(plan.store.shapes[i]) for row in four]

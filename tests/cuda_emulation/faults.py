@@ -1,6 +1,7 @@
 """Deliberate faults that only the real CuPy can show: `python tests/cuda_emulation/faults.py [words]`, with the emulated device in place.
 
-The same runner as tests/faults.py, with this table.
+The same runner as tests/faults.py, with this table. With `--nvrtc`, faults that NVIDIA's own compiler shows, which must be in a
+process without the emulated one: the folder NVRTC_WHEEL holds its wheel.
 """
 import sys
 from pathlib import Path
@@ -16,8 +17,6 @@ FAULTS = {
     'CuPy is not recognised': (T + 'test_arrays_are_recognised', 'rule:namespace', "'cupy', 'numpy'", "'numpy'"),
     'memory on the host': (T + 'test_tensors_on_the_gpu', 'inside/memory:zeros', ', device=like.device', ''),
     'subnormal numbers are flushed': (T + 'test_subnormal_numbers_are_not_flushed', CUDA + 'options', "'--ftz=false'", "'--ftz=true'"),
-    'NVIDIA may fuse': ('test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA + 'options', "'--fmad=false', ", ''),
-    'NVIDIA may flush': ('test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA + 'options', "'--ftz=false'", "'--ftz=true'"),
     'the last error stays on the GPU': (T + 'test_the_last_error_is_a_number_for_everybody', 'inside/groups:Group.last_loss', 'value is not None', 'False'),
     'a number written there is not taken': (T + 'test_the_last_error_is_a_number_for_everybody', 'inside/groups:Group.update', "'loss' in new", 'False'),
     'a host error forgets that of the GPU': (SURVIVES, CUDA + 'flip_of', 'group.last_loss()', "group['loss']"),
@@ -43,7 +42,15 @@ FAULTS = {
     'gradients with holes as if whole': (T + 'test_arrays_with_holes_give_numpys_bits', CUDA + 'all_whole', 'x.flags.c_contiguous', 'True'),
 }
 
+READ = 'test_cuda.py::test_the_reading_of_ptx_can_fail'
+BY_NVRTC = {
+    'NVIDIA may fuse': (READ, CUDA + 'options', "'--fmad=false', ", ''),
+    'NVIDIA may flush': ('test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA + 'options', "'--ftz=false'", "'--ftz=true'"),
+    'one weight at a time': ('test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA, 'alignas(sizeof(X) * N < 16 ? sizeof(X) * N : 16)', ''),
+}
+
 if __name__ == '__main__':
-    faults.FAULTS = FAULTS
+    faults.FAULTS = BY_NVRTC if '--nvrtc' in sys.argv else FAULTS
+    sys.argv = [word for word in sys.argv if word != '--nvrtc']
     faults.PATIENCE = 600
     sys.exit(faults.main(sys.argv[1:]))
