@@ -300,7 +300,7 @@ def test_reading_the_state_changes_nothing(path):
     one, ps = stepped(('a', np.zeros(3)), ('b', np.zeros(400)))
     two, qs = stepped(('a', np.zeros(3)), ('b', np.zeros(400)))
     plans = list(one.param_groups[0].plans)
-    for k in range(5):
+    for _ in range(5):
         repr(one.state), [dict(one.state[p]) for p in ps], one.state_dict(), one.param_groups, repr(one)
         one.step(), two.step()
     assert one.param_groups[0].plans == plans and [bits(p.data) for p in ps] == [bits(q.data) for q in qs]
