@@ -40,7 +40,7 @@ def ours(variant: str) -> Callable:
     "A factory for `Rprop` of this package"
     def factory(w, lr, etas, step_sizes):
         p = Parameter(w)
-        optimizer = Rprop([p], lr, etas, step_sizes, variant=variant)
+        optimizer = Rprop([p], lr, etas, step_sizes, variant=variant)  # type: ignore[arg-type]
 
         def step(w, g, loss):
             p.grad = g
@@ -58,7 +58,7 @@ def side_by_side(factory: Callable, trace: GoldenTrace) -> str:
     pair = run(factory, GoldenTrace(**vars(trace) | two))
     if not all(alone) or not pair or pair.refused:
         return 'not set'
-    return verdict(pair.weights, sum(zip(*(walked.weights for walked in alone), strict=True), ()), trace)
+    return verdict(pair.weights, sum(zip(*(walked.weights for walked in alone), strict=True), ()), trace)  # type: ignore[union-attr]
 
 # %% ../nbs/use/75_others.ipynb #55ae263a
 class Report(NamedTuple):

@@ -48,12 +48,12 @@ def _ready(group: Group, memories: dict, loss: Any) -> tuple:
         check_capture([[held(p)] for p in group['params']], False)
         plan_anew(group, memories)
         found = [plan.read() for plan in group.plans]
-    for plan, (ws, gs) in zip(group.plans, found):
+    for plan, (ws, gs) in zip(group.plans, found):  # type: ignore[misc]
         check_capture([ws], all(count >= 0 or g is None for count, g in zip(plan.store.counts.tolist(), gs)))
     if group.settings.nonfinite == 'raise':
-        for plan, (_, gs) in zip(group.plans, found):
+        for plan, (_, gs) in zip(group.plans, found):  # type: ignore[misc]
             plan.check_finite(gs)
-    return flip_of(group, loss, [ws for ws, _ in found]), [(plan, *read) for plan, read in zip(group.plans, found)]
+    return flip_of(group, loss, [ws for ws, _ in found]), [(plan, *read) for plan, read in zip(group.plans, found)]  # type: ignore[misc]
 
 # %% ../nbs/use/30_optim.ipynb #ef963c32
 class States(MutableMapping):

@@ -157,14 +157,18 @@ class FullBatch:
     "Error and gradient of a whole data set as a function of the weights: what `full_batch` returns"
     def __init__(self, runner: Any, mean: bool, progress: bool) -> None:
         self.runner, self.mean, self.progress = runner, mean, progress
-        self.evaluations, self.pieces = 0, None
+        self.evaluations = 0
+        self.pieces: int | None = None
 
     def __call__(self, w: Any) -> tuple[float, Any]:
         w = _over(lambda v: v if hasattr(v, 'dtype') else np.asarray(v), w)
         self.evaluations += 1
-        done = []
+        done: list[int] = []
         with _bar(self.progress, self.evaluations, self.pieces) as show:
-            blocks = self.runner.run(w, lambda more: (done.append(more), show(more)))
+            def count(more):
+                done.append(more)
+                show(more)
+            blocks = self.runner.run(w, count)
         if self.pieces not in (None, sum(done)):
             raise RuntimeError(f'the data holds {sum(done)} pieces now, and held {self.pieces} before: it must give the same pieces every time')
         self.pieces = sum(done)

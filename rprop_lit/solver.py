@@ -143,5 +143,5 @@ def scipy_method(
         tol=tol,
         callback=callback,
         progress=disp,
-        options=options,
+        options=options,  # type: ignore[arg-type]
     )  # type: ignore[arg-type]  # checked by `read_options`

@@ -147,7 +147,7 @@ def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500, tick: Callab
     """
     net, loss_of, training = network(seed), nn.MSELoss(), task.parts['training']
     weights, targets = list(net.parameters()), task.targets[:, None]
-    optimizer = optim.Rprop(weights, variant=variant)
+    optimizer = optim.Rprop(weights, variant=variant)  # type: ignore[arg-type]
     errors: list[dict[str, float]] = []
     steps, kept, lowest = [], [p.data.copy() for p in weights], np.inf
     for _ in range(epochs):

@@ -86,7 +86,7 @@ def flip_for(variant: str, loss: Any, before: Any) -> Flip:
 
 # %% ../nbs/idea/20_variants.ipynb #8c6c4cdb
 def step_one(variant: str, g: float, error: float | None, state: State,
-             etas: tuple = (0.5, 1.2), step_sizes: tuple = (1e-6, 50.0)) -> tuple[float, State]:
+             etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0)) -> tuple[float, State]:
     """One step of a named variant for one weight, with nothing but Python's floats: what a port is written from.
 
     Parameters
@@ -122,7 +122,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     if flip.retreat:
         dw = step if sign > 0 else -step if sign < 0 else -0.0
         return dw, State(0, min(max(step * etas[0], lo), hi), before)
-    dw, sign, step = update_one(g, sign, step, flip.forget, flip.undo, *etas, lo, hi)
+    dw, sign, step = update_one(g, sign, step, flip.forget, flip.undo, *etas, lo, hi)  # type: ignore[call-arg]
     return dw, State(sign, step, flip.loss)
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9

@@ -31,10 +31,10 @@ sys.path.insert(0, str(ROOT))
 from rprop_lit.inside import engine, rows  # noqa: E402
 from rprop_lit.inside.arrays import BLOCK, backend  # noqa: E402
 from rprop_lit.inside.cuda import BODY  # noqa: E402
-from rprop_lit.optim import Parameter, Rprop  # noqa: E402
 from rprop_lit.inside.parameters import Row  # noqa: E402
 from rprop_lit.inside.rows import flatten, parts, threads, together  # noqa: E402
-from rprop_lit.rule import init, update_all  # noqa: E402
+from rprop_lit.optim import Parameter, Rprop  # noqa: E402
+from rprop_lit.rule import init  # noqa: E402
 
 FLAGS = ['-O3', '-march=native', '-fno-trapping-math', '-ffp-contract=off']
 HOW = dict(etas=(0.5, 1.2), step_sizes=(1e-6, 50.0))

@@ -16,11 +16,11 @@ from rprop_lit import config, rule
 from rprop_lit.inside import config as configs
 from rprop_lit.inside.arrays import BLOCK, Scratch, blocks_kernel, compiled_kernel, limits_of, step_block
 from rprop_lit.inside.engine import Blocks, Compiled, Readable
-from rprop_lit.inside.rows import bundles, pieces, runs
+from rprop_lit.inside.rows import bundles, pieces
 from rprop_lit.inside.settings import Settings
-from rprop_lit.optim import BACKENDS, Parameter, Row, Rprop, flatten
+from rprop_lit.optim import BACKENDS, Parameter, Rprop, flatten
 from rprop_lit.rule import init
-from rprop_lit.variants import Flip, retreat, update
+from rprop_lit.variants import Flip, update
 
 KNOBS = [(False, False), (True, False), (True, True)]
 LIMITS = (1e-6, 50.0)

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 from streams import ETAS, bits, errors, gradients
 
-from rprop_lit.inside.cuda import BODY, FEW, MANY, TYPES, address, call_type, calls_for, device_of, options, source
+from rprop_lit.inside.cuda import (
+    BODY,
+    FEW,
+    MANY,
+    TYPES,
+    address,
+    call_type,
+    calls_for,
+    device_of,
+    options,
+    source,
+)
 from rprop_lit.rule import State, init, update_all
 from rprop_lit.variants import cast_pair, retreat
 

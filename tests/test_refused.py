@@ -10,7 +10,7 @@ from streams import VARIANTS, bits
 
 from rprop_lit.conformance import check
 from rprop_lit.inside.settings import Settings
-from rprop_lit.optim import Parameter, Rprop, Row
+from rprop_lit.optim import Parameter, Row, Rprop
 from rprop_lit.rule import init
 from rprop_lit.variants import update
 

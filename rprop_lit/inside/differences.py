@@ -115,7 +115,7 @@ def slopes_by_differences(
             calls += 1
             continue
         others = _two_places(here, low, high) if method == '3-point' else (_one_place(here, low, high),)
-        others = [] if low == high else others
+        others = [] if low == high else others  # type: ignore[assignment]
         found = _errors_beside(error_at, x, i, others)
         calls += len(found)
         slopes.append(_slope(float(here), fun, found) if found else 0.0)

@@ -126,7 +126,7 @@ class Plan:
         for i in np.flatnonzero((counts < 0) & there) if counts.min() < 0 else ():
             part = slice(self.store.ends[i], self.store.ends[i] + self.store.sizes[i])
             self.sign[part] = 0
-            self.step[part] = self._first(self.settings.lr, i)
+            self.step[part] = self._first(self.settings.lr, i)  # type: ignore[arg-type]
             counts[i] = 0
         return there
 
@@ -148,7 +148,7 @@ class Plan:
                     n = self.store.ends[b] - self.store.ends[a]
                     fine = np.isfinite(np.concatenate(gs[a:b], axis=None, out=self.scratch[0].g[:n], casting='no')).all()
                 else:
-                    fine = finite(gs[a])
+                    fine = finite(gs[a])  # type: ignore[assignment]
                 for g, label in zip([] if fine else gs[a:b], self.labels[a:b]):
                     if not finite(g):
                         raise gone_wrong(g, label)
@@ -190,7 +190,7 @@ def _cast(value: Any, w: Any) -> Any:
 
 def _numbers_of(plan: Plan, i: int) -> tuple[tuple, tuple]:
     "Factors and limits for one parameter: numbers, or arrays in its library and shape"
-    four = plan.limits[:4]
+    four: Any = plan.limits[:4]
     if plan.limits.rowwise:
         sizes = plan.store.sizes  # without the gaps that rows on a GPU have
         rows = [row[sum(sizes[:i]):sum(sizes[:i + 1])].reshape(plan.store.shapes[i]) for row in four]

@@ -118,7 +118,7 @@ class Group(dict):
             self.update({key: value})
         return self[key]
 
-    def __ior__(self, other: Any) -> 'Group':
+    def __ior__(self, other: Any) -> 'Group':  # type: ignore[misc]
         self.update(other)
         return self
 

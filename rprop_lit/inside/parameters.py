@@ -298,7 +298,7 @@ def check_apart(labelled: list[tuple]) -> None:
     "Refuse weights that share memory, among (label, parameter) pairs: they would be moved twice a step"
     if len({id(p) for _, p in labelled}) < len(labelled):
         seen: set[int] = set()
-        twice = next(label for label, p in labelled if id(p) in seen or seen.add(id(p)))
+        twice = next(label for label, p in labelled if id(p) in seen or seen.add(id(p)))  # type: ignore[func-returns-value]
         raise ValueError(f'{twice} is there twice: it would be moved twice a step')
     found = [(_span(w), label, w) for label, w in ((label, held(p)) for label, p in labelled) if math.prod(w.shape) and _place(w)[0]]
     close: list[tuple] = []

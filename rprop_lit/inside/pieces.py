@@ -72,7 +72,7 @@ def rows_of(piece: Any) -> int:
         raise TypeError(f'a piece of type {type(piece).__name__} has no rows to count: make it an array, or a tuple or dict of arrays')
     if len(set(counts)) > 1:
         raise ValueError(f'the arrays of a piece have {counts} rows: they need as many each')
-    return counts[0]
+    return counts[0]  # type: ignore[return-value]
 
 # %% ../../nbs/inside/72_pieces.ipynb #8d8092d5
 def read_rows(piece: Any, start: int, stop: int | None) -> Any:

@@ -193,13 +193,13 @@ def progress_bar(shown: bool, total: float) -> Iterator[list[Listener]]:
         with suppress(
             OSError, ValueError
         ):  # the stream is closed or broken: the run is worth more than the bar
-            bar.set_postfix_str(
+            bar.set_postfix_str(  # type: ignore[union-attr]
                 f'error {best:.3g}, gradient {p.optimality:.2g}, steps {low:.1g} to {high:.1g}', refresh=False
             )
-            bar.update(p.nit - bar.n)
+            bar.update(p.nit - bar.n)  # type: ignore[union-attr]
 
     try:
         yield [] if bar is None else [show]
     finally:
         with suppress(OSError, ValueError, AttributeError):
-            bar.close()
+            bar.close()  # type: ignore[union-attr]

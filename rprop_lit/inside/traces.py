@@ -108,7 +108,7 @@ def run(factory: Callable, trace: GoldenTrace, reuse: bool = False) -> Walked | 
         for g, error in zip(trace.gradients, trace.errors, strict=True) if step else ():
             grad = grad if reuse else grad.copy()
             grad[:] = g
-            w = _new_weights(step(w, grad, error), w)
+            w = _new_weights(step(w, grad, error), w)  # type: ignore[misc]
             weights += w.tolist()
             wrote |= not np.array_equal(grad, np.full_like(grad, g), equal_nan=True)
     except Exception as problem:
