@@ -226,9 +226,10 @@ def main():
         source = sources()
     except chapters.Broken as error:
         sys.exit(f'The site is not built: {error}')
-    done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-d', WORK / 'doctrees', source, OUT])
+    done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-d', WORK / 'doctrees', source, WORK / 'html'])
     if done.returncode:
         sys.exit('The site is not built: Sphinx had something to say, see above')
+    (WORK / 'html').rename(OUT)
     wrong = check(OUT)
     if wrong:
         sys.exit('The site is not built:\n' + '\n'.join(wrong))

@@ -171,17 +171,19 @@ def linked(text, where, own, local):
 
 
 def repository_links(text, page, url):
-    "Links to files that have no page lead to the repository"
+    "Links to files that have no page lead to the repository; headings have anchors in small letters here, and as they are written in Jupyter"
     def link(match):
         target, _, anchor = match[1].partition('#')
-        if not target or re.match(r'[a-z]+:', target):
+        if re.match(r'[a-z]+:', target) or anchor.startswith('rprop_lit.'):
             return match[0]
+        if not target:
+            return f'](#{anchor.lower()})'
         path = (ROOT / 'nbs' / page).parent / target
         path = Path(path.resolve()) if path.exists() else None
         if path is None:
             raise Broken(f'{page} links to {match[1]}, which is not there')
         if path.suffix == '.ipynb':
-            return match[0]
+            return f']({target}#{anchor.lower()})' if anchor else match[0]
         return f"]({url}/{'tree' if path.is_dir() else 'blob'}/main/{path.relative_to(ROOT)})"
 
     return re.sub(r'\]\(([^)\s]+)\)', link, text)

@@ -37,23 +37,48 @@ def _loss_of(closure: Callable[[], Any]) -> Any:
     with torch.enable_grad():
         return closure()
 
-# %% ../nbs/use/30_optim.ipynb #8bf47eea
+# %% ../nbs/use/30_optim.ipynb #06db5ea9
 def _ready(group: Group, memories: dict, loss: Any) -> tuple:
     "All that a step of a group needs, read and checked: what to do at flips; plans, weights and gradients"
     if not isinstance(group, Group):
         raise ValueError('param_groups holds a dict that add_param_group has not seen: add parameters by add_param_group')
     same = len(group['params']) == len(group.planned) and all(map(is_, group['params'], group.planned))
-    found = [plan.read() for plan in group.plans] if same and len(group['params']) == len(group['names']) else [None]
+    found: list[Any] = [plan.read() for plan in group.plans] if same and len(group['params']) == len(group['names']) else [None]
     if None in found:
         check_capture([[held(p)] for p in group['params']], False)
         plan_anew(group, memories)
         found = [plan.read() for plan in group.plans]
-    for plan, (ws, gs) in zip(group.plans, found):  # type: ignore[misc]
-        check_capture([ws], all(count >= 0 or g is None for count, g in zip(plan.store.counts.tolist(), gs)))
+    for plan, (ws, gs) in zip(group.plans, found):
+        store = plan.store
+        check_capture([ws], not store.waiting or all(n >= 0 or g is None for n, g in zip(store.counts.tolist(), gs)))
     if group.settings.nonfinite == 'raise':
-        for plan, (_, gs) in zip(group.plans, found):  # type: ignore[misc]
+        for plan, (_, gs) in zip(group.plans, found):
             plan.check_finite(gs)
-    return flip_of(group, loss, [ws for ws, _ in found]), [(plan, *read) for plan, read in zip(group.plans, found)]  # type: ignore[misc]
+    return flip_of(group, loss, [ws for ws, _ in found]), [(plan, *read) for plan, read in zip(group.plans, found)]
+
+# %% ../nbs/use/30_optim.ipynb #7b9f99d5
+def _step_all(groups: list, memories: dict, loss: Any) -> None:
+    "Make a step of all groups"
+    ready = [_ready(group, memories, loss) for group in groups]
+    with np.errstate(all='ignore'), Uninterrupted():  # a move that overflows is no error, and half a step would be one
+        for group, (flip, work) in zip(groups, ready):
+            for plan, ws, gs in work:
+                plan.step_all(ws, gs, flip, BACKENDS)
+            if not isinstance(flip.loss, DeviceLoss):
+                group.remember(flip.loss)
+
+# %% ../nbs/use/30_optim.ipynb #0f2128b4
+_hidden: dict[Callable, Callable] = {}  # functions of ours, in a form that torch's compiler does not look into
+
+def _outside_compilers(function: Callable) -> Callable:
+    "A function, hidden from torch's compiler where that is loaded"
+    if 'torch._dynamo' not in sys.modules:
+        return function
+    if function not in _hidden:
+        _hidden[function] = sys.modules['torch'].compiler.disable(function)
+    return _hidden[function]
+
+_outside_compilers._torchdynamo_disable = True  # type: ignore[attr-defined]  # how torch marks what it shall not trace
 
 # %% ../nbs/use/30_optim.ipynb #ef963c32
 class States(MutableMapping):
@@ -260,13 +285,7 @@ class Rprop:
         if closure is not None and loss is not None:
             raise ValueError('step() got both a closure and a loss: give one of them')
         loss = _loss_of(closure) if closure is not None else loss
-        ready = [_ready(group, self._memories, loss) for group in self._groups]
-        with np.errstate(all='ignore'), Uninterrupted():  # a move that overflows is no error, and half a step would be one
-            for group, (flip, work) in zip(self._groups, ready):
-                for plan, ws, gs in work:
-                    plan.step_all(ws, gs, flip, BACKENDS)
-                if not isinstance(flip.loss, DeviceLoss):
-                    group.remember(flip.loss)
+        _outside_compilers(_step_all)(self._groups, self._memories, loss)
         return loss
 
     @property
@@ -398,7 +417,3 @@ class Rprop:
         for i, group in enumerate(self.param_groups):
             lines += [f'Parameter Group {i}', *(f'    {key}: {group[key]}' for key in sorted(group) if key not in ('params', 'names'))]
         return '\n'.join([*lines, ')'])
-
-# %% ../nbs/use/30_optim.ipynb #afe562bb
-Rprop.step._torchdynamo_disable = True  # type: ignore[attr-defined]  # torch.compile leaves it alone: a graph break
-Rprop.zero_grad._torchdynamo_disable = True  # type: ignore[attr-defined]

@@ -314,6 +314,17 @@ def test_code_names_lead_to_the_reference(build):
     assert text == ('Call [`update_one`](#rprop_lit.rule.update_one) or [`minimize()`](#rprop_lit.solver.minimize), not `init`.\n\n```\n`update_one`\n```')
 
 
+def test_links_of_a_notebook_become_links_of_the_site(build):
+    def there(text):
+        return build.chapters.repository_links(text, 'idea/10_rule.ipynb', 'https://example.org/repo')
+
+    assert there('[a](#A-first-run) [b](20_variants.ipynb#The-question) [c](20_variants.ipynb)') == '[a](#a-first-run) [b](20_variants.ipynb#the-question) [c](20_variants.ipynb)'
+    assert there('[d](../../tests/book.py) [e](https://example.org/A#B) [f](#rprop_lit.rule.class.State)') == (
+        '[d](https://example.org/repo/blob/main/tests/book.py) [e](https://example.org/A#B) [f](#rprop_lit.rule.class.State)')
+    with pytest.raises(build.chapters.Broken, match='not there'):
+        there('[g](21_none.ipynb)')
+
+
 # in a browser
 
 ON = os.environ.get('RPROP_LIT_SITE') == '1'

@@ -61,9 +61,9 @@ class Limits(NamedTuple):
 
     def cut(self, part: slice) -> 'Limits':
         "The settings of a part of the weights"
-        return Limits(*[row[part] for row in self[:4]], *self[4:]) if self.rowwise else self  # type: ignore[call-arg]
+        return self._replace(**{name: row[part] for name, row in zip(self._fields, self[:4])}) if self.rowwise else self
 
-# %% ../../nbs/inside/20_arrays.ipynb #53139594
+# %% ../../nbs/inside/20_arrays.ipynb #62299753
 def limits_of(settings: Settings, dtype: Any, shapes: list[tuple]) -> Limits:
     "The settings for steps of a type, of weights of some shapes that lie in one row"
     step = np.empty(0, dtype)
@@ -75,7 +75,8 @@ def limits_of(settings: Settings, dtype: Any, shapes: list[tuple]) -> Limits:
     mantissa, exponent = math.frexp(np.max(four[1], initial=1.0))
     bits = exponent - (mantissa == 0.5)  # the least for which the largest factor is at most 2**bits
     squarings = range((bits - 1).bit_length())
-    return Limits(*[np.asarray(x, dtype) for x in four], squarings, bool(settings.maximize), rowwise)  # type: ignore[arg-type, call-arg]
+    minus, plus, lo, hi = (np.asarray(x, dtype) for x in four)
+    return Limits(minus, plus, lo, hi, squarings, bool(settings.maximize), rowwise)
 
 # %% ../../nbs/inside/20_arrays.ipynb #936b7a56
 def step_block(w: Any, g: Any, sign: Any, step: Any, limits: Limits, scratch: Scratch,

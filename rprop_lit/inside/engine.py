@@ -8,6 +8,7 @@ __all__ = ['Plan', 'Backend', 'Readable', 'Blocks', 'Compiled', 'make_plans', 'p
 # %% ../../nbs/inside/45_engine.ipynb #cd349ee6
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -123,14 +124,15 @@ class Plan:
     def begin(self, gs: list) -> np.ndarray:
         "Begin the memory of those that have a gradient for the first time"
         counts, there = self.store.counts, np.array([g is not None for g in gs])
-        for i in np.flatnonzero((counts < 0) & there) if counts.min() < 0 else ():
+        for i in np.flatnonzero((counts < 0) & there) if self.store.waiting else ():
             part = slice(self.store.ends[i], self.store.ends[i] + self.store.sizes[i])
             self.sign[part] = 0
-            self.step[part] = self._first(self.settings.lr, i)  # type: ignore[arg-type]
+            self.step[part] = self._first(self.settings.lr, i)
             counts[i] = 0
+        self.store.waiting = self.store.waiting and bool((counts < 0).any())
         return there
 
-    def _first(self, lr: Any, i: int) -> Any:
+    def _first(self, lr: Any, i: Any) -> Any:
         "The first steps of a parameter, at most the largest number of their type"
         top = float(np.finfo(str(self.step.dtype).rpartition('.')[2]).max)
         if not np.ndim(lr):
@@ -146,16 +148,16 @@ class Plan:
             for a, b in runs(gs, first, end):
                 if b - a > 1:
                     n = self.store.ends[b] - self.store.ends[a]
-                    fine = np.isfinite(np.concatenate(gs[a:b], axis=None, out=self.scratch[0].g[:n], casting='no')).all()
+                    fine = bool(np.isfinite(np.concatenate(gs[a:b], axis=None, out=self.scratch[0].g[:n], casting='no')).all())
                 else:
-                    fine = finite(gs[a])  # type: ignore[assignment]
+                    fine = finite(gs[a])
                 for g, label in zip([] if fine else gs[a:b], self.labels[a:b]):
                     if not finite(g):
                         raise gone_wrong(g, label)
 
     def step_all(self, ws: list, gs: list, flip: Flip, backends: list) -> None:
         "Make one step"
-        with beside(ws[0]):
+        with nullcontext() if self.numpy else beside(ws[0]):
             there = self.begin(gs)
             for backend in backends:
                 if backend.fits(ws):
@@ -183,7 +185,7 @@ def _like(row: np.ndarray, step: Any) -> Any:
         return xp.from_numpy(row.copy()).to(step.device, step.dtype)
     return xp.asarray(row, dtype=step.dtype)
 
-# %% ../../nbs/inside/45_engine.ipynb #c3c35d0f
+# %% ../../nbs/inside/45_engine.ipynb #8fcfa3e4
 def _cast(value: Any, w: Any) -> Any:
     "A sum in the type of the weights"
     return value if value.dtype == w.dtype else namespace(w).astype(value, w.dtype) if not is_tensor(w) else value.to(w.dtype)

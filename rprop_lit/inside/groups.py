@@ -54,7 +54,7 @@ def _shown(settings: Settings) -> dict:
     "Settings as items of a group"
     return {name: getattr(settings, name) for name in NAMES}
 
-# %% ../../nbs/inside/42_groups.ipynb #cee4ebe3
+# %% ../../nbs/inside/42_groups.ipynb #a25cac2b
 NAMES = tuple(field.name for field in fields(Settings))
 
 class Group(dict):

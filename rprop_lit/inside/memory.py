@@ -60,14 +60,14 @@ def zeros(n: int, kind: str, like: Any) -> Any:
     with beside(like):
         return xp.zeros(n, dtype=getattr(xp, kind))
 
-# %% ../../nbs/inside/35_memory.ipynb #c5343c60
+# %% ../../nbs/inside/35_memory.ipynb #0ce551e1
 def put(value: Any, to: Any) -> None:
     "Write an array of any library into one of ours, in its type; what is too large becomes the largest number"
     xp = namespace(to)
     with beside(to):
         if namespace(value) is not xp:
             host = on_host(value)
-            value = xp.asarray(host.copy()) if is_tensor(to) else xp.asarray(host)
+            value = xp.from_numpy(host.copy()) if is_tensor(to) else xp.asarray(host)
         if 'float' in str(to.dtype) and xp.finfo(value.dtype).bits > xp.finfo(to.dtype).bits:
             value = xp.clip(value, None, float(xp.finfo(to.dtype).max))
         if is_tensor(to):
@@ -75,7 +75,7 @@ def put(value: Any, to: Any) -> None:
         else:
             to[...] = value.astype(to.dtype) if hasattr(value, 'astype') else xp.astype(value, to.dtype)
 
-# %% ../../nbs/inside/35_memory.ipynb #5f8fb2a1
+# %% ../../nbs/inside/35_memory.ipynb #b6139201
 class Store:
     """Signs, step sizes and counts of some weights, each in one row.
 
@@ -90,6 +90,8 @@ class Store:
         One row each, in the library of the weights and on their device; all zeros.
     counts : array of int64
         Steps made, one for each of the weights; -1 where a memory has not begun.
+    waiting : bool
+        Whether there may be such a memory.
     sizes, ends : list of int
         The numbers of weights; where the parts of the rows end, with a 0 in front. On a GPU each part begins at a
         multiple of 16 weights, so that a thread can load several at once (chapter 50).
@@ -100,7 +102,7 @@ class Store:
         self.ends = [0, *accumulate(-(-n // pad) * pad for n in self.sizes)]
         self.sign = zeros(self.ends[-1], 'int8', weights[0])
         self.step = zeros(self.ends[-1], step_type(weights[0]), weights[0])
-        self.counts = np.full(len(weights), -1)
+        self.counts, self.waiting = np.full(len(weights), -1), True
 
     def part(self, row: Any, i: int) -> Any:
         "The part of a row that belongs to one of the weights, in its shape"
@@ -130,7 +132,7 @@ def count_of(value: Any, label: str) -> int:
         raise ValueError(f'the number of steps of {label} is {steps}: it must be a whole number, 0 or larger')
     return int(steps)
 
-# %% ../../nbs/inside/35_memory.ipynb #4af45df3
+# %% ../../nbs/inside/35_memory.ipynb #954cd356
 class Memory(MutableMapping):
     """What is remembered of one parameter: 'step' (how many), 'sign' and 'step_size'.
 
@@ -169,7 +171,7 @@ class Memory(MutableMapping):
     def clear(self) -> None:
         "Forget everything: the parameter starts anew"
         if self._store is not None:
-            self._store.counts[self._at] = -1
+            self._store.counts[self._at], self._store.waiting = -1, True
 
     def write(self, values: dict) -> None:
         "Write all three, checked before anything is written"

@@ -293,12 +293,12 @@ def _crowded(arrays: list[tuple]) -> str | None:
             return label
     return None
 
-# %% ../../nbs/inside/41_parameters.ipynb #f5012e13
+# %% ../../nbs/inside/41_parameters.ipynb #ba1b0ebd
 def check_apart(labelled: list[tuple]) -> None:
     "Refuse weights that share memory, among (label, parameter) pairs: they would be moved twice a step"
     if len({id(p) for _, p in labelled}) < len(labelled):
-        seen: set[int] = set()
-        twice = next(label for label, p in labelled if id(p) in seen or seen.add(id(p)))  # type: ignore[func-returns-value]
+        seen = [id(p) for _, p in labelled]
+        twice = next(label for k, (label, p) in enumerate(labelled) if id(p) in seen[:k])
         raise ValueError(f'{twice} is there twice: it would be moved twice a step')
     found = [(_span(w), label, w) for label, w in ((label, held(p)) for label, p in labelled) if math.prod(w.shape) and _place(w)[0]]
     close: list[tuple] = []
