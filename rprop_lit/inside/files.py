@@ -50,7 +50,7 @@ def _replace(draft: Path, path: Path, tries: int = 8) -> None:
                 raise
             time.sleep(0.005 * 2 ** (tries - left))
 
-# %% ../../nbs/inside/36_files.ipynb #9c702aff
+# %% ../../nbs/inside/36_files.ipynb #072ba56d
 def write_arrays(path: Any, arrays: dict) -> None:
     "Write arrays to an .npz file with a checksum, all or nothing; `path` may be an open binary file"
     packed = io.BytesIO()
@@ -60,7 +60,8 @@ def write_arrays(path: Any, arrays: dict) -> None:
         return
     path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
     if path.exists() and not path.is_file():
-        raise OSError(f'{path} is no regular file and would be replaced by one: pass an open file to write into it')
+        raise OSError(f'{path} is no regular file and would be replaced by one: pass an open file to write '
+                      f'into it')
     draft = path.with_name(f'{path.name}.{secrets.token_hex(6)}.part')
     try:
         with open(draft, 'xb') as file:
@@ -73,9 +74,9 @@ def write_arrays(path: Any, arrays: dict) -> None:
     finally:
         draft.unlink(missing_ok=True)
 
-# %% ../../nbs/inside/36_files.ipynb #2ff9f46d
+# %% ../../nbs/inside/36_files.ipynb #bfddacd1
 def read_arrays(path: Any, most: float = math.inf) -> dict:
-    "The arrays of a file by `write_arrays`; ValueError, in one line, if it is anything else or unpacks to over `most` bytes"
+    "The arrays of a file by `write_arrays`; ValueError for anything else, or for over `most` bytes"
     with nullcontext(path) if hasattr(path, 'read') else open(path, 'rb') as file:
         try:
             start = file.tell()
@@ -93,10 +94,11 @@ def read_arrays(path: Any, most: float = math.inf) -> dict:
             raise ValueError(f'{path} is no state saved by Rprop, or is damaged: {told}') from None
     return arrays
 
-# %% ../../nbs/inside/36_files.ipynb #4355ee35
+# %% ../../nbs/inside/36_files.ipynb #70414cfc
 def packed(state_dict: dict) -> dict:
     "A state dict as a flat dict of NumPy arrays"
-    arrays = {f'{key}.{i}': on_host(value) for i, memory in state_dict['state'].items() for key, value in memory.items()}
+    arrays = {f'{key}.{i}': on_host(value)
+              for i, memory in state_dict['state'].items() for key, value in memory.items()}
     groups = json.dumps(state_dict['param_groups'], default=lambda value: on_host(value).tolist())
     return {'groups': np.array(groups), **arrays}
 

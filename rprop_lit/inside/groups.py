@@ -7,7 +7,6 @@ __all__ = ['NAMES', 'as_groups', 'check_fit', 'check_fits', 'Group', 'read_group
 
 # %% ../../nbs/inside/42_groups.ipynb #19345312
 import math
-from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from .settings import Settings
 
 # %% ../../nbs/inside/42_groups.ipynb #d38b3791
 def as_groups(params: Any) -> list[dict]:
-    "`params` as a list of group dicts, from an iterable of parameters, of (name, parameter) pairs, or of group dicts"
+    "A list of group dicts, from an iterable of parameters, of (name, parameter) pairs, or of group dicts"
     found = members(params)
     if not found:
         raise ValueError('params is empty: there is nothing to optimize')
@@ -39,12 +38,14 @@ def check_fit(name: str, value: Any, p: Any, label: str) -> None:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f'{name} has shape {np.shape(value)} and does not broadcast to {label} of shape {shape}')
+        raise ValueError(f'{name} has shape {np.shape(value)} and does not broadcast to {label} of shape '
+                         f'{shape}')
 
 # %% ../../nbs/inside/42_groups.ipynb #5eed70ea
 def check_fits(settings: Settings, params: list, labels: list) -> None:
     "Refuse settings that are arrays and do not fit the parameters"
-    for name, values in (('lr', (settings.lr,)), ('etas', settings.etas), ('step_sizes', settings.step_sizes)):
+    named = ('lr', (settings.lr,)), ('etas', settings.etas), ('step_sizes', settings.step_sizes)
+    for name, values in named:
         for value in filter(np.ndim, values):
             for p, label in zip(params, labels):
                 check_fit(name, value, p, label)
@@ -143,8 +144,10 @@ def read_group(group: dict, defaults: dict) -> Group:
     if not isinstance(group, dict):
         raise TypeError(f"a group is a dict with 'params', not a {type(group).__name__}")
     if 'params' not in group or set(group) - set(defaults) - {'params', 'name'}:
-        raise ValueError(f"a group needs 'params' and may set {', '.join(defaults)}; this one has {', '.join(map(repr, group))}")
-    pairs = [m if isinstance(m, tuple) else (f'parameter {i}', m) for i, m in enumerate(members(group['params']))]
+        raise ValueError(f"a group needs 'params' and may set {', '.join(defaults)}; "
+                         f"this one has {', '.join(map(repr, group))}")
+    found = enumerate(members(group['params']))
+    pairs = [m if isinstance(m, tuple) else (f'parameter {i}', m) for i, m in found]
     if not all(len(pair) == 2 and not hasattr(pair[0], 'grad') for pair in pairs):
         raise TypeError('a tuple among the parameters must be a pair (name, parameter): pass a flat list')
     for label, p in pairs:

@@ -37,11 +37,12 @@ def on_host(value: Any) -> np.ndarray:
         return (value.float() if 'bfloat16' in str(value.dtype) else value).numpy()  # NumPy has no bfloat16
     return value.get() if hasattr(value, 'get') else np.asarray(value)
 
-# %% ../../nbs/inside/35_memory.ipynb #0760ac3d
+# %% ../../nbs/inside/35_memory.ipynb #929043f4
 def step_type(w: Any) -> str:
     "The type of the steps of some weights, by name"
-    wide = 'bfloat16' not in str(w.dtype) and namespace(w).finfo(w.dtype).bits > 32  # CuPy's finfo does not know bfloat16
-    return 'float64' if wide else 'float32'
+    if 'bfloat16' in str(w.dtype):  # CuPy's finfo does not know it
+        return 'float32'
+    return 'float64' if namespace(w).finfo(w.dtype).bits > 32 else 'float32'
 
 # %% ../../nbs/inside/35_memory.ipynb #30bf2742
 def on_gpu(x: Any) -> bool:
@@ -60,9 +61,9 @@ def zeros(n: int, kind: str, like: Any) -> Any:
     with beside(like):
         return xp.zeros(n, dtype=getattr(xp, kind))
 
-# %% ../../nbs/inside/35_memory.ipynb #0ce551e1
+# %% ../../nbs/inside/35_memory.ipynb #d242dbdf
 def put(value: Any, to: Any) -> None:
-    "Write an array of any library into one of ours, in its type; what is too large becomes the largest number"
+    "Write an array of any library into one of ours, in its type, at most the largest number of that"
     xp = namespace(to)
     with beside(to):
         if namespace(value) is not xp:
@@ -75,7 +76,7 @@ def put(value: Any, to: Any) -> None:
         else:
             to[...] = value.astype(to.dtype) if hasattr(value, 'astype') else xp.astype(value, to.dtype)
 
-# %% ../../nbs/inside/35_memory.ipynb #b6139201
+# %% ../../nbs/inside/35_memory.ipynb #dee3bd1e
 class Store:
     """Signs, step sizes and counts of some weights, each in one row.
 
@@ -93,8 +94,8 @@ class Store:
     waiting : bool
         Whether there may be such a memory.
     sizes, ends : list of int
-        The numbers of weights; where the parts of the rows end, with a 0 in front. On a GPU each part begins at a
-        multiple of 16 weights, so that a thread can load several at once (chapter 50).
+        The numbers of weights; where the parts of the rows end, with a 0 in front. On a GPU each part begins
+        at a multiple of 16 weights, so that a thread can load several at once (chapter 50).
     """
     def __init__(self, weights: list) -> None:
         self.shapes = [tuple(w.shape) for w in weights]
@@ -109,12 +110,13 @@ class Store:
         with beside(row):
             return namespace(row).reshape(row[self.ends[i]:self.ends[i] + self.sizes[i]], self.shapes[i])
 
-# %% ../../nbs/inside/35_memory.ipynb #0983dae1
+# %% ../../nbs/inside/35_memory.ipynb #342cce20
 def checked(values: Any, shape: tuple, label: str) -> tuple[int, Any, Any]:
     "The count, the signs and the step sizes of a memory, for weights of a shape; ValueError if one cannot be"
     for key, kind in (('sign', 'int8'), ('step_size', 'float')):
         if kind not in str(getattr(values[key], 'dtype', '')):
-            raise ValueError(f'the {key} of {label} is no array of {kind}: put one there, or del optimizer.state[p]')
+            raise ValueError(f'the {key} of {label} is no array of {kind}: put one there, or del '
+                             f'optimizer.state[p]')
         if tuple(values[key].shape) != shape:
             raise ValueError(f'the {key} of {label} has shape {tuple(values[key].shape)}, its memory {shape}')
     sign, size = values['sign'], values['step_size']
@@ -132,12 +134,12 @@ def count_of(value: Any, label: str) -> int:
         raise ValueError(f'the number of steps of {label} is {steps}: it must be a whole number, 0 or larger')
     return int(steps)
 
-# %% ../../nbs/inside/35_memory.ipynb #954cd356
+# %% ../../nbs/inside/35_memory.ipynb #d308eb19
 class Memory(MutableMapping):
     """What is remembered of one parameter: 'step' (how many), 'sign' and 'step_size'.
 
-    Assigning writes in place: `memory['step_size'] = 0.5 * memory['step_size']`. A memory that has not begun, since
-    no step was made yet, is empty; `clear()` makes it so, and the parameter then starts anew.
+    Assigning writes in place: `memory['step_size'] = 0.5 * memory['step_size']`. A memory that has not
+    begun, since no step was made yet, is empty; `clear()` makes it so, and the parameter then starts anew.
     """
     __slots__ = ('_store', '_at')
     KEYS = ('step', 'sign', 'step_size')
@@ -176,7 +178,8 @@ class Memory(MutableMapping):
     def write(self, values: dict) -> None:
         "Write all three, checked before anything is written"
         if set(values) != set(self.KEYS) or self._store is None:
-            raise ValueError(f'a memory holds step, sign and step_size, and not {", ".join(map(str, values))}')
+            found = ', '.join(map(str, values))
+            raise ValueError(f'a memory holds step, sign and step_size, and not {found}')
         count, sign, step = checked(values, self._store.shapes[self._at], 'this memory')
         put(sign, self._store.part(self._store.sign, self._at))
         put(step, self._store.part(self._store.step, self._at))
@@ -190,13 +193,13 @@ class Memory(MutableMapping):
             store.counts[i] = self['step']
         self._store, self._at = store, i
 
-# %% ../../nbs/inside/35_memory.ipynb #e91e3e45
+# %% ../../nbs/inside/35_memory.ipynb #89761fab
 def _paired(pairs: Any, dtype: Any) -> Any:
     "A copy of an array of reals: its pairs joined to complex numbers where `dtype` is complex"
     return pairs[..., 0] + 1j * pairs[..., 1] if 'complex' in str(dtype) else pairs + 0
 
 def written(memory: Memory, dtype: Any) -> dict:
-    "A memory as torch.optim.Rprop writes it, in copies: 'step', 'prev' (a sign for a gradient) and 'step_size'; complex if `dtype` is"
+    "A memory as torch.optim.Rprop writes it, in copies: 'prev' is a sign in the place of a gradient"
     size, steps = memory['step_size'], memory['step']
     if is_tensor(size):
         steps = sys.modules['torch'].tensor(float(steps), device='cpu')
@@ -204,7 +207,7 @@ def written(memory: Memory, dtype: Any) -> dict:
         prev = signed(memory['sign'], 0 * size + 1)
         return {'step': steps, 'prev': _paired(prev, dtype), 'step_size': _paired(size, dtype)}
 
-# %% ../../nbs/inside/35_memory.ipynb #cb828799
+# %% ../../nbs/inside/35_memory.ipynb #2389e004
 def _fitting(value: Any, w: Any, label: str) -> np.ndarray:
     "An array from a state dict as reals in NumPy; ValueError if shape or kind are wrong"
     value = reals(on_host(value))
@@ -236,16 +239,17 @@ def read_memory(saved: Any, w: Any, label: str) -> dict:
         If it cannot be the memory of these weights.
     """
     if not isinstance(saved, dict) or not {'step', 'prev', 'step_size'} <= set(saved):
-        raise ValueError(f"the state of {label} needs 'step', 'prev' and 'step_size', as torch.optim.Rprop writes them")
+        raise ValueError(f"the state of {label} needs 'step', 'prev' and 'step_size', as torch.optim.Rprop "
+                         f"writes them")
     prev, size = (_fitting(saved[key], w, label) for key in ('prev', 'step_size'))
     size = size if size.dtype.kind == 'f' else size.astype(float)
     values = {'step': saved['step'], 'sign': sign_of(prev, np.zeros(prev.shape, np.int8)), 'step_size': size}
     count, sign, size = checked(values, tuple(w.shape), label)
     return {'step': count, 'sign': sign, 'step_size': size}
 
-# %% ../../nbs/inside/35_memory.ipynb #57f680d4
+# %% ../../nbs/inside/35_memory.ipynb #6bdfd6d5
 def to_torch(state_dict: dict) -> dict:
-    "A copy of a state dict with torch tensors for its arrays and numbers, as torch.optim.Rprop loads it; needs torch"
+    "A copy of a state dict with tensors for its arrays, as torch.optim.Rprop loads it; needs torch"
     import torch
 
     state = {i: {key: torch.tensor(float(on_host(value)), device='cpu') if key == 'step'

@@ -20,12 +20,12 @@ from ..rule import is_tensor, namespace
 
 # %% ../../nbs/inside/41_parameters.ipynb #84052849
 def writable(data: Any, what: str = 'the array') -> Any:
-    "`data` if Rprop can move it: floating point or complex, and not read-only; TypeError or ValueError otherwise"
+    "`data` if Rprop can move it, floating point or complex and not read-only; else TypeError or ValueError"
     kind = str(data.dtype)
     odd = 'float8' in kind or getattr(data.dtype, 'names', None) or not getattr(data.dtype, 'isnative', True)
     if odd or ('float' not in kind and 'complex' not in kind):
-        raise TypeError(f'{what} is of type {kind}: weights must be floating-point numbers of at least 16 bits '
-                        f'in the byte order of this machine, for example {what}.astype(float)')
+        raise TypeError(f'{what} is of type {kind}: weights must be floating-point numbers of at least 16 '
+                        f'bits in the byte order of this machine, for example {what}.astype(float)')
     if getattr(getattr(data, 'flags', None), 'writeable', True) is False:
         raise ValueError(f'{what} is read-only, and weights are changed in place: pass a copy')
     return data
@@ -37,7 +37,8 @@ class Parameter:
     Parameters
     ----------
     data : array, list or number
-        The weights. An array of floats is shared, not copied: it sees every step. Lists and numbers become float32.
+        The weights. An array of floats is shared, not copied: it sees every step. Lists and numbers become
+        float32.
     dtype : dtype, optional
         Convert to this type, by a copy where it differs.
 
@@ -55,7 +56,8 @@ class Parameter:
     """
     def __init__(self, data: Any, dtype: Any = None) -> None:
         if is_tensor(data) and data.requires_grad:
-            raise TypeError('a tensor that requires a gradient is a parameter already: pass it to the optimizer as it is')
+            raise TypeError('a tensor that requires a gradient is a parameter already: pass it to the '
+                            'optimizer as it is')
         if not hasattr(data, 'dtype'):
             data = np.array(data, dtype=dtype or np.float32)
         elif dtype is not None or isinstance(data, np.generic):
@@ -82,7 +84,8 @@ def weights(p: Any) -> Any:
     "The array behind a parameter, as reals that can be written in place"
     w = held(p)
     if is_tensor(w) and (w.is_conj() or w.is_neg()):
-        raise ValueError('a parameter is a lazy conjugate, whose numbers are not in its memory: pass z.conj().resolve_conj()')
+        raise ValueError('a parameter is a lazy conjugate, whose numbers are not in its memory: pass '
+                         'z.conj().resolve_conj()')
     return reals(w)
 
 # %% ../../nbs/inside/41_parameters.ipynb #cd1778cd
@@ -100,27 +103,30 @@ def gradient(p: Any, label: str) -> Any:
         return None
     g = np.asarray(g) if isinstance(g, np.generic) else g  # NumPy makes a scalar of 2 * a where a is 0-d
     if not hasattr(g, 'dtype') or namespace(g) is not namespace(w):
-        raise TypeError(f'the gradient of {label} is a {type(g).__name__}, its weights are a {type(w).__name__}: convert one')
+        raise TypeError(f'the gradient of {label} is a {type(g).__name__}, its weights are a '
+                        f'{type(w).__name__}: convert one')
     if np.ma.is_masked(g):
-        raise TypeError(f'the gradient of {label} is masked: fill it, for example with zeros, which move nothing, g.filled(0)')
+        raise TypeError(f'the gradient of {label} is masked: fill it, for example with zeros, which move '
+                        f'nothing, g.filled(0)')
     for what in ('shape', 'dtype', 'device', 'layout'):
         if getattr(g, what, None) != getattr(w, what, None):
-            raise ValueError(f'the gradient of {label} has {what} {getattr(g, what)}, its weights have {getattr(w, what)}')
+            raise ValueError(f'the gradient of {label} has {what} {getattr(g, what)}, its weights have '
+                             f'{getattr(w, what)}')
     writable(w, label)
     if is_tensor(g):
         return g.detach().resolve_conj().resolve_neg()
     return np.asarray(g) if isinstance(g, np.ndarray) else g
 
-# %% ../../nbs/inside/41_parameters.ipynb #5c99719b
+# %% ../../nbs/inside/41_parameters.ipynb #80362b91
 def kinds(arrays: list, tensors: bool) -> list[tuple]:
-    "What must stay the same from step to step, of each array: the type of its numbers, its shape and its place"
+    "What must stay the same from step to step, of each array: type, shape and place"
     if tensors:
         return [(a.dtype, a.shape, a.device, a.layout, a.is_conj(), a.is_neg()) for a in arrays]
-    if arrays and namespace(arrays[0]).__name__ == 'cupy':
+    if arrays and type(arrays[0]).__module__.partition('.')[0] == 'cupy':
         return [(a.dtype, a.shape, a.data.device_id) for a in arrays]
     return [(a.dtype, a.shape) for a in arrays]
 
-# %% ../../nbs/inside/41_parameters.ipynb #a15bd9e9
+# %% ../../nbs/inside/41_parameters.ipynb #4c156911
 def finite(g: Any) -> bool:
     "Are all numbers of a gradient finite?"
     xp = namespace(g)
@@ -131,7 +137,8 @@ def gone_wrong(g: Any, label: str) -> ValueError:
     "The error for a gradient that is not finite"
     with beside(g):
         nan, inf = int((g != g).sum()), int((abs(g) == math.inf).sum())
-    return ValueError(f"the gradient of {label} holds {nan} NaN and {inf} inf; nonfinite='hold' leaves NaN weights where they are")
+    return ValueError(f"the gradient of {label} holds {nan} NaN and {inf} inf; "
+                      f"nonfinite='hold' leaves NaN weights where they are")
 
 # %% ../../nbs/inside/41_parameters.ipynb #acc5ee80
 def wipe(p: Any) -> None:
@@ -163,18 +170,21 @@ def members(params: Any) -> list:
     except TypeError:
         way = None
     if way is None or isinstance(params, (dict, str)):
-        raise TypeError(f'params is a {kind}: pass a list of parameters, such as model.parameters(), or a list of group dicts')
+        raise TypeError(f'params is a {kind}: pass a list of parameters, such as model.parameters(), or a '
+                        f'list of group dicts')
     return list(way)
 
 # %% ../../nbs/inside/41_parameters.ipynb #36f84a30
 def check_parameter(p: Any, label: str) -> None:
-    "Refuse what cannot be optimized: no place for a gradient, a wrong type, read-only, nothing that a memory can be kept for"
+    "Refuse what cannot be optimized: no place for a gradient, a wrong type, read-only, no hash"
     if is_tensor(p) and not p.is_leaf:
-        raise ValueError(f'{label} is computed from other tensors, so torch keeps no gradient for it: pass a leaf tensor')
+        raise ValueError(f'{label} is computed from other tensors, so torch keeps no gradient for it: pass '
+                         f'a leaf tensor')
     if not is_tensor(p) and not (hasattr(p, 'grad') and hasattr(p, 'data')):
         raise TypeError(f'{label} is a {type(p).__name__} without a .grad: wrap it as Parameter(array)')
     if type(p).__hash__ is None:
-        raise TypeError(f'{label} is a {type(p).__name__}, which has no hash and so no memory: wrap its array as Parameter(array)')
+        raise TypeError(f'{label} is a {type(p).__name__}, which has no hash and so no memory: wrap its '
+                        f'array as Parameter(array)')
     writable(weights(p), label)
 
 # %% ../../nbs/inside/41_parameters.ipynb #6b735caf
@@ -228,7 +238,8 @@ class Row(Parameter):
             raise ValueError('the Row was given other weights, which its parameters do not see: '
                              'write into the old ones, row.data[...] = w')
         if not all(map(is_, [p.grad for p in self.params], self.views)):
-            raise ValueError('a parameter of the Row was given a new gradient, or None: write into the old one, p.grad[...] = g, '
+            raise ValueError('a parameter of the Row was given a new gradient, or None: write into the old '
+                             'one, p.grad[...] = g, '
                              'and clear it by zero_grad() of the optimizer; or make a new Row')
         return self.slope
 
@@ -242,20 +253,21 @@ class Row(Parameter):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        if any(p.grad is None or _home(x) != _home(row) for p in self.params for x, row in zip((p.data, p.grad), self.rows)):
+        pairs = [(x, row) for p in self.params for x, row in zip((p.data, p.grad), self.rows)]
+        if any(x is None or _home(x) != _home(row) for x, row in pairs):
             self.lay()  # a deep copy has arrays of its own, and they lie apart
 
-# %% ../../nbs/inside/41_parameters.ipynb #1fd95efa
+# %% ../../nbs/inside/41_parameters.ipynb #ce634cce
 def tensors_of(params: list) -> list:
-    "The tensors whose numbers change when some parameters are stepped: themselves, those within, and the parts of rows"
+    "The tensors that change when some parameters are stepped: themselves, those within, the parts of rows"
     found = []
     for p in params:
         found += [p] if is_tensor(p) else [p.data, *(tensors_of(p.params) if isinstance(p, Row) else [])]
     return found
 
-# %% ../../nbs/inside/41_parameters.ipynb #fac2aa96
+# %% ../../nbs/inside/41_parameters.ipynb #af7bfb79
 def _place(w: Any) -> tuple[int, tuple, int]:
-    "Where the numbers of an array lie: address, strides and size of a number, in bytes; address 0 if nobody knows"
+    "Where an array lies: address, strides and size of a number, in bytes; address 0 if nobody knows"
     if is_tensor(w):
         size = w.element_size()
         return w.data_ptr(), tuple(size * s for s in w.stride()), size
@@ -273,14 +285,14 @@ def _span(w: Any) -> tuple[int, int, bool]:
     low = address + sum(min(0, length) for _, length in reach)
     return low, low + end, free
 
-# %% ../../nbs/inside/41_parameters.ipynb #a519c1d6
+# %% ../../nbs/inside/41_parameters.ipynb #e0b5ccb8
 def _marks(w: Any, seen: np.ndarray, low: int) -> np.ndarray:
     "The marks for the bytes of an array, in a row of marks that begins at an address"
     address, strides, size = _place(w)
     return np.lib.stride_tricks.as_strided(seen[address - low:], (*w.shape, size), (*strides, 1))
 
 def _crowded(arrays: list[tuple]) -> str | None:
-    "The label of an array that lies on itself or on one before, among (label, array) pairs close to each other"
+    "The label of an array that lies on itself or on one before, among (label, array) pairs"
     spans = [_span(w) for _, w in arrays]
     low, high = min(s[0] for s in spans), max(s[1] for s in spans)
     seen = np.zeros(high - low, bool)
@@ -293,21 +305,23 @@ def _crowded(arrays: list[tuple]) -> str | None:
             return label
     return None
 
-# %% ../../nbs/inside/41_parameters.ipynb #ba1b0ebd
+# %% ../../nbs/inside/41_parameters.ipynb #ec81c80d
 def check_apart(labelled: list[tuple]) -> None:
     "Refuse weights that share memory, among (label, parameter) pairs: they would be moved twice a step"
     if len({id(p) for _, p in labelled}) < len(labelled):
         seen = [id(p) for _, p in labelled]
         twice = next(label for k, (label, p) in enumerate(labelled) if id(p) in seen[:k])
         raise ValueError(f'{twice} is there twice: it would be moved twice a step')
-    found = [(_span(w), label, w) for label, w in ((label, held(p)) for label, p in labelled) if math.prod(w.shape) and _place(w)[0]]
+    arrays = [(label, held(p)) for label, p in labelled]
+    found = [(_span(w), label, w) for label, w in arrays if math.prod(w.shape) and _place(w)[0]]
     close: list[tuple] = []
     end = 0
-    for (low, high, free), label, w in [*sorted(found, key=lambda f: f[0]), ((math.inf, 0, True), '', None)]:
+    for (low, high, _), label, w in [*sorted(found, key=lambda f: f[0]), ((math.inf, 0, True), '', None)]:
         if low >= end:
             bad = _crowded(close) if len(close) > 1 or close and not _span(close[0][1])[2] else None
             if bad is not None:
-                raise ValueError(f'{bad} is there twice: its weights share memory, with each other or with those of '
+                raise ValueError(f'{bad} is there twice: its weights share memory, with each other or with '
+                                 f'those of '
                                  f'another parameter, and would be moved twice a step; pass a copy')
             close = []
         close.append((label, w))

@@ -73,10 +73,12 @@ def check_ranges(lr: Any, etas: Any, step_sizes: Any) -> None:
         raise ValueError(f'etas={etas!r}: need 0 < eta- < 1 < eta+, as in the default (0.5, 1.2)')
     lo, hi = pair_of('step_sizes', step_sizes)
     if not (all_true(0 <= lo) and all_true(lo <= hi) and all_true(lo < math.inf)):
-        raise ValueError(f'step_sizes={step_sizes!r}: need 0 <= smallest <= largest, as in the default (1e-6, 50.0)')
+        raise ValueError(f'step_sizes={step_sizes!r}: need 0 <= smallest <= largest, as in the default '
+                         f'(1e-6, 50.0)')
     first = number_or_array('lr', lr)
     if not (all_true(0 <= first) and all_true(first < math.inf)):
-        raise ValueError(f'lr={lr!r}: the first step size must be finite and at least 0, as in the default 0.01')
+        raise ValueError(f'lr={lr!r}: the first step size must be finite and at least 0, as in the default '
+                         f'0.01')
 
 # %% ../../nbs/inside/12_settings.ipynb #480f9838
 def own_copy(value: Any) -> Any:
