@@ -75,6 +75,8 @@ def is_tensor(x: Any) -> bool:
 # %% ../nbs/idea/10_rule.ipynb #ec068e5d
 def namespace(x: Any) -> Any:
     "The library of the array `x`: NumPy, CuPy, torch, or any that follows the Python array API standard"
+    if type(x).__module__ == 'numpy' and hasattr(x, 'dtype'):
+        return sys.modules['numpy']  # without an import, which is refused while the interpreter ends
     if hasattr(x, '__array_namespace__'):
         return x.__array_namespace__()
     if is_tensor(x):

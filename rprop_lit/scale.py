@@ -16,7 +16,7 @@ import numpy as np
 
 from .rule import is_tensor, namespace
 from .inside.cluster import Workers, checked
-from .inside.pieces import Piece, limit_blas, pieces_of, read, rows_of
+from .inside.pieces import Piece, aligned, limit_blas, pieces_of, read, rows_of
 
 # %% ../nbs/use/70_scale.ipynb #a64fea68
 def tree_sum(parts: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
@@ -82,7 +82,7 @@ def _moved(x: Any, xp: Any) -> Any:
         raise TypeError('torch tensors are not added up here: return NumPy or CuPy arrays, for example g.detach().numpy()')
     if not hasattr(x, 'dtype'):
         return xp.asarray(x)
-    return x if namespace(x) is xp else xp.asarray(x.get() if hasattr(x, 'get') else x)
+    return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if hasattr(x, 'get') else x)
 
 def _library(piece: Any) -> Any:
     "CuPy, if the first array of a piece is one of CuPy's, and else NumPy"
@@ -253,7 +253,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     Notes
     -----
     The tree of the sum depends on the pieces alone. With as many BLAS threads, on processors of one kind, the bits are
-    the same on one machine and on any number of workers.
+    the same on one machine and on any number of workers. Arrays that are sent arrive contiguous: slices with gaps may
+    differ in last bits from what the same slices give at home.
     """
     if not callable(loss_and_grad):
         raise TypeError(f'loss_and_grad={loss_and_grad!r}: need a function of weights and a piece')

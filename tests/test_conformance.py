@@ -71,7 +71,8 @@ def by_fractions(trace, variant):
     for g, error in zip(trace.gradients, trace.errors):
         s = (g > 0) - (g < 0)
         if variant == 'irprop+' and not math.isfinite(error):
-            move, sign, step = -last, 0, min(max(rounded(step * eta_minus, *wide), lo), hi)
+            move = -last if sign else Fraction(0)  # a sign of 0: the last move is taken back already, or there was none
+            sign, step = 0, min(max(rounded(step * eta_minus, *wide), lo), hi)
         else:
             factor = {1: eta_plus, -1: eta_minus, 0: 1}[s * sign]
             step = min(max(rounded(step * factor, *wide), lo), hi)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import types
 import weakref
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from streams import bits
 from rprop_lit import Parameter, Rprop, minimize
 from rprop_lit.inside import cluster, pieces
 from rprop_lit.inside.pieces import PIECE_BYTES, pieces_of, rows_of
-from rprop_lit.scale import Sum, added, block_sum, full_batch, tree_sum
+from rprop_lit.scale import Manner, Sum, added, block_sum, full_batch, tree_sum
 
 
 def least_squares(w, piece):
@@ -169,6 +170,35 @@ def test_large_arrays_are_cut_without_being_told():
     found = [rows_of(p.source()) for p in pieces_of(wide)]
     assert sum(found) == 10**6 and found[0] == PIECE_BYTES // 400 and len(found) == 6
     assert [rows_of(p.source()) for p in pieces_of(np.zeros((3, 10**8), np.int8)[:, ::1])] == [1, 1, 1]
+
+
+def unaligned(a):
+    "A copy at an odd address"
+    room = np.zeros(a.nbytes + 64, np.uint8)
+    start = 1 + (-room.ctypes.data) % 16
+    copy = room[start:start + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    assert not copy.flags.aligned
+    return copy
+
+
+def test_where_an_array_lies_does_not_matter():
+    # over a wire arrays arrive at any address, and products of unaligned arrays have other last bits
+    X, y = data()
+    w = np.linspace(-1, 1, 5)
+    expected = full_batch(least_squares, (X, y), batch_size=10)(w)
+    def strict(w, piece):
+        assert w.flags.aligned and all(part.flags.aligned for part in piece)
+        return least_squares(w, piece)
+    for pieces_ in ([(unaligned(a), unaligned(b)) for a, b in cut(X, y, 10)], [Pair(unaligned(a), unaligned(b)) for a, b in cut(X, y, 10)]):
+        error, g = full_batch(strict, pieces_)(unaligned(w))
+        assert error == expected[0] and bits(g) == bits(expected[1])
+
+
+class Pair(NamedTuple):
+    "A piece whose arrays have names"
+    X: np.ndarray
+    y: np.ndarray
 
 
 # ---- memory
@@ -450,6 +480,8 @@ def test_weights_go_where_the_pieces_are_and_gradients_come_back(cupy):
     there = [(cupy.asarray(a), cupy.asarray(b)) for a, b in cut(X, y, 10)]
     for pieces_, start in ((there, w), (there, cupy.asarray(w)), (cut(X, y, 10), cupy.asarray(w))):
         error, g = full_batch(on_device_only, pieces_, mean=False)(start)
+        block = block_sum(Manner(on_device_only, np.dtype(float), False), start, pieces_of(pieces_))
+        assert type(block.g) is type(start)  # what a worker sends home
         assert type(g) is type(start) and type(error) is float and error == expected[0] and bits(g) == bits(expected[1])
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECE_BYTES', 'Piece', 'opened', 'rows_of', 'read_rows', 'rows_per_piece', 'cut', 'is_dask', 'dask_pieces',
-           'pieces_of', 'read', 'limit_blas']
+           'pieces_of', 'aligned', 'read', 'limit_blas']
 
 # %% ../../nbs/inside/72_pieces.ipynb #9b1b4b21
 import os
@@ -58,7 +58,7 @@ def _over(change: Callable[[Any], Any], piece: Any) -> Any:
     if isinstance(piece, dict):
         return {key: change(part) for key, part in piece.items()}
     if isinstance(piece, (tuple, list)):
-        return type(piece)(change(part) for part in piece)
+        return getattr(piece, '_make', type(piece))([change(part) for part in piece])
     return change(piece)
 
 def _parts(piece: Any) -> list:
@@ -155,9 +155,15 @@ def pieces_of(data: Any, batch_size: int | None = None) -> Iterator[Piece]:
     return map(_numbered, count(), described)
 
 # %% ../../nbs/inside/72_pieces.ipynb #864e666c
+def aligned(x: Any) -> Any:
+    "A NumPy array at an address that suits its type, copied if need be; anything else as it is"
+    return np.require(x, requirements='A') if isinstance(x, np.ndarray) and not x.flags.aligned else x
+
+# %% ../../nbs/inside/72_pieces.ipynb #72a00003
 def read(piece: Piece) -> Any:
-    "The data of a piece"
-    return piece.source.compute(scheduler='synchronous') if piece.kind == 'dask' else piece.source()
+    "The data of a piece, its arrays aligned"
+    data = piece.source.compute(scheduler='synchronous') if piece.kind == 'dask' else piece.source()
+    return _over(aligned, data)
 
 # %% ../../nbs/inside/72_pieces.ipynb #d0f0c224
 def limit_blas(threads: int | None, needed: bool = True) -> Callable[[], None]:

@@ -24,6 +24,8 @@ FAULTS = {
     'a file is read as a whole': (SCALE + 'test_a_file_larger_than_what_the_process_may_hold', 'inside/pieces:opened', "mmap_mode='r'", "mmap_mode=None"),
     'the last rows are lost': (SCALE + 'test_every_kind_of_data_gives_the_same_bits', 'inside/pieces:cut', 'range(0, rows, batch_size)', 'range(0, rows - batch_size, batch_size)'),
     'arrays of other lengths are cut': (SCALE + 'test_arrays_of_different_lengths_are_refused', 'inside/pieces:rows_of', 'if len(set(counts)) > 1:', 'if False:'),
+    'arrays stay where the wire left them': (SCALE + 'test_where_an_array_lies_does_not_matter', 'inside/pieces:read', '_over(aligned, data)', 'data'),
+    'weights stay where the wire left them': (SCALE + 'test_where_an_array_lies_does_not_matter', 'scale:_moved', 'aligned(x)', 'x'),
     'threads need nothing': (SCALE + 'test_threads_without_threadpoolctl', 'inside/pieces:limit_blas', "if threads is None or not (needed or find_spec('threadpoolctl')):", "if threads is None or not find_spec('threadpoolctl'):"),
     'blocks of any size': (SCALE + 'test_block_sizes_are_powers_of_two_and_keep_threads_busy', 'inside/cluster:block_size', 'size *= 2', 'size += 1'),
     'no client without a word': (SCALE + 'test_without_dask_a_client_names_the_extra', 'inside/cluster:checked', "if not find_spec('distributed'):", 'if False:'),
