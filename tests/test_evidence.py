@@ -93,9 +93,10 @@ def test_attacks_on_two_chains_again(method, setting):
     puf, results = script('puf'), load(EVIDENCE / 'puf.json')
     row, = (row for row in results['race'] if (row['k'], row['method'], row['setting']) == (2, method, setting))
     again = puf.attacks({'k': 2, 'method': method, 'setting': setting}, 12)
-    # another BLAS rounds otherwise, which may move the moment of 95 % beyond the next look, and a line search by a few points
+    # another BLAS rounds otherwise, which may move the moment of 95 % beyond the next look, and a line search by a point or two
+    near = 2 if method == 'L-BFGS-B' else results['settings']['look']
     assert len(row['used']) >= 12 and None not in row['solved']
-    assert all(abs(new - old) <= results['settings']['look'] for new, old in zip(again['solved'], row['solved']))
+    assert all(abs(new - old) <= near for new, old in zip(again['solved'], row['solved']))
     assert again['used'] == again['solved']
 
 
