@@ -15,12 +15,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .inside.cuda import Cuda, DeviceLoss, check_capture, flip_of
-from .inside.engine import Backend, Blocks, Compiled, Readable, make_plans, plan_anew
+from .inside.engine import Backend, Blocks, Compiled, Readable, make_plans, plan_anew, whole
 from .inside.files import packed, read_arrays, unpacked, write_arrays
 from .inside.groups import NAMES, Group, as_groups, read_group, saved_items
 from .inside.memory import Memory, Store, on_host, read_memory, to_torch, written
 from .inside.parameters import Parameter, Row, check_apart, held, weights, wipe
-from .inside.rows import Uninterrupted, flatten
+from .inside.rows import flatten
 from .inside.settings import Settings, VariantName
 
 _all_ = ['Parameter', 'Row', 'flatten', 'to_torch']
@@ -60,11 +60,11 @@ def _ready(group: Group, memories: dict, loss: Any) -> tuple:
     flip = flip_of(group, loss, [ws for ws, _ in found])
     return flip, [(plan, *read) for plan, read in zip(group.plans, found)]
 
-# %% ../nbs/use/30_optim.ipynb #c60a37ce
+# %% ../nbs/use/30_optim.ipynb #0ba2de85
 def _step_all(groups: list, memories: dict, loss: Any) -> None:
     "Make a step of all groups"
     ready = [_ready(group, memories, loss) for group in groups]
-    with np.errstate(all='ignore'), Uninterrupted():  # a move that overflows is no error; half a step is one
+    with np.errstate(all='ignore'), whole(groups, ready):  # an overflow is no error; half a step is one
         for group, (flip, work) in zip(groups, ready):
             for plan, ws, gs in work:
                 plan.step_all(ws, gs, flip, BACKENDS)

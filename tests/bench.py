@@ -28,13 +28,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from rprop_lit import config  # noqa: E402
 from rprop_lit.inside import engine, rows  # noqa: E402
-from rprop_lit.inside.arrays import BLOCK, backend  # noqa: E402
+from rprop_lit.inside.arrays import BLOCK  # noqa: E402
 from rprop_lit.inside.cuda import BODY  # noqa: E402
-from rprop_lit.inside.parameters import Row  # noqa: E402
-from rprop_lit.inside.rows import flatten, parts, threads, together  # noqa: E402
-from rprop_lit.optim import Parameter, Rprop  # noqa: E402
-from rprop_lit.rule import init  # noqa: E402
+from rprop_lit.inside.rows import parts, together  # noqa: E402
+from rprop_lit.optim import BACKENDS, Parameter, Row, Rprop  # noqa: E402
+from rprop_lit.rule import init, update_all  # noqa: E402
+from rprop_lit.variants import Flip  # noqa: E402
 
 FLAGS = ['-O3', '-march=native', '-fno-trapping-math', '-ffp-contract=off']
 HOW = dict(etas=(0.5, 1.2), step_sizes=(1e-6, 50.0))
@@ -77,7 +78,7 @@ class Readable:
         self.w, self.state = w, init(w, 0.01)
 
     def step(self, g):
-        dw, self.state = update(g, self.state, forget=True, undo=False, **HOW)
+        dw, self.state = update_all(g, self.state, forget=True, undo=False, **HOW)
         self.w += dw
 
 
@@ -94,7 +95,7 @@ def paths(n, dtype, folder, wanted):
 
         def step(g):
             p.grad = g
-            backend(name)
+            config.backend = name
             optimizer.step()
         return step
     for name in ('numpy', 'numba'):
@@ -137,7 +138,7 @@ def optax_path(start):
 
     @lambda f: jax.jit(f, donate_argnums=(0, 1))
     def step(w, state, g):
-        moves, state = rule.update_all(g, state, w)
+        moves, state = rule.update(g, state, w)
         return optax.apply_updates(w, moves), state
     held = {'w': jax.numpy.asarray(start)}
     held['state'] = rule.init(held['w'])
@@ -208,10 +209,10 @@ def in_threads(sizes, folder, available, rounds):
 
 def with_threads(count, n, step, block=engine.LONG):
     "A step with another number of threads; with two of them a row of `n` is cut in two, however short"
-    usual = threads(), rows.PART, engine.LONG
+    usual = config.threads, rows.PART, engine.LONG
 
     def use(count, part, block):
-        threads(count)
+        config.threads = count
         rows.PART = engine.PART = part
         engine.LONG = block
 
@@ -223,7 +224,7 @@ def with_threads(count, n, step, block=engine.LONG):
 
 
 def c_in_threads(n, folder):
-    "The C loop over the parts of chapter 31"
+    "The C loop over the parts of chapter 40"
     loop, w = c_loop(folder, 'float32'), np.ones(n, np.float32)
     state = init(w, 0.01)
     return lambda g: together([lambda part=part: loop(w[part], g[part], state.sign[part], state.step[part]) for part in parts(n)])
@@ -241,28 +242,23 @@ def many_arrays(available, rounds):
     def ours(name, params, put):
         optimizer = Rprop(params)
 
-        def step(k):
+        def ready(k):
             put(params, k)
+            config.backend = name
             return optimizer.step
-        return lambda k: (backend(name), step(k))[1]
+        return ready
 
     def new(params, k):
         for p, g in zip(params, split[k]):
             p.grad = g
 
-    def written(params, k):
-        np.concatenate(split[k], out=params[0].grad.base)
-
     def written_once(params, k):
         np.concatenate(split[k], out=params[0].slope)
     for name in [x for x in ('numpy', 'numba') if x in available]:
         apart = [Parameter(np.ones(n, np.float32)) for n in sizes]
-        together = [Parameter(np.ones(n, np.float32)) for n in sizes]
-        for p, g in zip(together, split[0]):
-            p.grad = g
-        flatten(together)
-        steps[name], steps[f'{name}, one row'] = ours(name, apart, new), ours(name, together, written)
-        steps[f'{name}, one parameter'] = ours(name, [Row([Parameter(np.ones(n, np.float32)) for n in sizes])], written_once)
+        steps[name] = ours(name, apart, new)
+        steps |= cliffs(name, sizes, split)
+        steps[f'{name}, one Row'] = ours(name, [Row([Parameter(np.ones(n, np.float32)) for n in sizes])], written_once)
         steps[f'{name}, calls alone'] = calls_alone(name, sizes, split)
         if 'torch' in available:
             steps[f'{name}, torch tensors'] = ours(name, leaves(sizes), tensor_gradients(split))
@@ -300,10 +296,39 @@ def calls_alone(name, sizes, split):
     for p, g in zip(params, split[0]):
         p.grad = g
     optimizer = Rprop(params)
-    backend(name)
+    config.backend = name
     optimizer.step()
-    made = optimizer.engines[0]
-    return lambda k: lambda: made.run_all(split[k], *made.run)
+    plan, = optimizer.param_groups[0].plans
+    ws, _ = plan.read()
+    backend = next(b for b in BACKENDS if b.fits(ws))
+    return lambda k: lambda: backend.step(plan, ws, split[k], Flip(True, False))
+
+
+def cliffs(name, sizes, split):
+    "Steps of the same arrays with something unusual about them: each at most three times the plain step, says the aim"
+    def ready(change=None, before=None, **settings):
+        params = [Parameter(np.ones(n, np.float32)) for n in sizes]
+        if change:
+            change(params)
+        optimizer = Rprop(params, **settings)
+
+        def run(k, turn=[0]):  # noqa: B006  it counts the calls
+            turn[0] += 1
+            for i, (p, g) in enumerate(zip(params, split[k])):
+                p.grad = g if p.dtype == g.dtype else g.astype(p.dtype)
+                if before == 'missing' and i == turn[0] * 37 % len(params):
+                    p.grad = None
+            if before == 'state':
+                [dict(optimizer.state[p]) for p in params]
+            config.backend = name
+            return optimizer.step
+        return run
+
+    def double(params):
+        params[500] = Parameter(params[500].data.astype(float))
+    return {f'{name}, one of float64': ready(double), f'{name}, another gradient missing': ready(before='missing'),
+            f"{name}, nonfinite='raise'": ready(nonfinite='raise'), f'{name}, an array in etas': ready(etas=(np.array([0.5]), 1.2)),
+            f'{name}, state read before': ready(before='state')}
 
 
 def leaves(sizes):
@@ -330,7 +355,7 @@ def one_small(available, rounds=31):
 
 def peak(n):
     "Bytes that NumPy allocates, at most, during the first and a later step of one float32 array: beyond weights and gradient"
-    backend('numpy')
+    config.backend = 'numpy'
     p = Parameter(np.ones(n, np.float32))
     p.grad = np.ones(n, np.float32)
     optimizer, found = Rprop([p]), []
@@ -434,7 +459,7 @@ def main():
         'compiler': subprocess.run(['g++', '--version'], capture_output=True, text=True).stdout.splitlines()[0] + ' ' + ' '.join(FLAGS),
         'versions': packages, 'gpu': has_gpu(),
         'paths': {name: name in packages or name == 'numpy' for name in ('numpy', 'numba', 'array-api-strict', 'torch', 'jax')} | {'cupy': has_gpu()},
-        'threads a step': {'ours': threads(), 'torch': torch_threads()},
+        'threads a step': {'ours': config.threads, 'torch': torch_threads()},
         'copy_GB_per_s': bandwidth(10**7 if args.quick else 10**8),
     }
     rounds = 9 if args.quick else 31

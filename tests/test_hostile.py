@@ -368,7 +368,7 @@ def test_torch_checkpoints_go_both_ways_bit_for_bit(dtype, tmp_path):
 
 # ---- long runs, copies, threads, forks
 
-MILLION = """
+MANY = """
 import gc, tracemalloc
 import numpy as np
 from rprop_lit.optim import Parameter, Rprop
@@ -391,18 +391,18 @@ go(10_000)
 gc.collect()
 growth = sum(row.size_diff for row in tracemalloc.take_snapshot().compare_to(before, 'filename') if 'rprop_lit' in row.traceback[0].filename)
 tracemalloc.stop()
-go(1_000_000 - 12_000)
+go(100_000 - 12_000)
 print(growth, optimizer.state[p]['step'], np.isfinite(p.data).all() and (optimizer.state[p]['step_size'] <= 50).all())
 """
 
 
-def test_a_million_steps_in_the_same_memory():
+def test_a_hundred_thousand_steps_in_the_same_memory():
     # in a process of its own, where no coverage is measured: that would make it four times as long
     env = {key: value for key, value in os.environ.items() if not key.startswith('COV')}
-    done = subprocess.run([sys.executable, '-c', MILLION], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', MANY], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     growth, steps, sound = done.stdout.split()
-    assert int(growth) < 1_000 and int(steps) == 1_000_000 and sound == 'True'
+    assert int(growth) < 1_000 and int(steps) == 100_000 and sound == 'True'
 
 
 def test_new_parameters_do_not_pile_up():

@@ -340,6 +340,20 @@ def test_an_error_inside_a_backend_is_an_error(monkeypatch, number):
     monkeypatch.setattr(config, '_backend', config_before)
 
 
+@pytest.mark.parametrize('maximize', [False, True])
+def test_the_readable_backend_climbs(maximize):
+    start = np.linspace(-1, 1, 7).astype(np.longdouble)
+    p, w, state = Parameter(start.copy()), start.copy(), init(start, 0.01)
+    optimizer = Rprop([p], variant='irprop+', maximize=maximize)
+    for k, g in enumerate(gradients((7,), 40, np.float64)):
+        loss = float('nan') if k % 7 == 3 else float(np.sin(k))
+        p.grad = (-g if maximize else g).astype(np.longdouble)
+        optimizer.step(loss=-loss if maximize else loss)
+        dw, state = update(g, state, variant='irprop+', loss=loss)
+        w = w + dw
+        assert np.array_equal(p.data, w) and bits(optimizer.state[p]['step_size']) == bits(state.step)
+
+
 # ---- types
 
 @pytest.mark.parametrize('first, then', [(np.float64, np.float32), (np.float32, np.float64), (np.float64, np.float16)])

@@ -1,6 +1,7 @@
 """Rows that are cut and shared: every weight is in one part, every number of threads makes the same bits, and no thread is left hanging."""
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ from rprop_lit import Parameter, Rprop, config
 from rprop_lit.inside import rows
 from rprop_lit.inside.arrays import Scratch, blocks_kernel, limits_of
 from rprop_lit.inside.config import Config, threads_from
-from rprop_lit.inside.rows import PART, parts, together
+from rprop_lit.inside.engine import SHORT, Blocks, TakenBack, whole
+from rprop_lit.inside.rows import PART, Uninterrupted, parts, together
 from rprop_lit.inside.settings import Settings
 from rprop_lit.optim import flatten
 from rprop_lit.rule import init
@@ -223,6 +225,74 @@ def test_each_thread_has_scratch_of_its_own(two):
     plan, = optimizer.param_groups[0].plans
     first, second = plan.own['scratch']
     assert not np.shares_memory(first.floats, second.floats) and len(first) and len(second)  # both were used
+
+
+def test_an_interrupt_waits_for_the_step():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def handler(*what):
+        seen.append(what)
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with Uninterrupted():
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+                seen.append('whole')
+        assert seen[0] == 'whole' and len(seen) == 2 and seen[1][0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is handler
+        with Uninterrupted():  # nothing comes, nothing is left
+            pass
+        assert len(seen) == 2 and signal.getsignal(signal.SIGINT) is handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('variant, loss', [('irprop-', None), ('irprop+', 2.0), ('irprop+', float('nan'))])
+def test_a_short_step_is_taken_back(monkeypatch, variant, loss):
+    ps = [Parameter(np.ones(n, dtype)) for n, dtype in ((3, 'f4'), (4, 'f8'), (2, 'f8'))]
+    optimizer = Rprop(ps, variant=variant)
+    for step_loss in (3.0, 2.5):
+        for p in ps[:2]:
+            p.grad = np.ones(p.shape, p.dtype)
+        optimizer.step(loss=step_loss)
+    ps[2].grad = np.ones(2)
+    before = [bits(p.data) for p in ps], str(optimizer.state_dict())
+    made, usual = [], Blocks.step
+
+    def interrupted(self, *what):
+        made.append(what)
+        usual(self, *what)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(Blocks, 'step', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step(loss=loss)
+    assert ([bits(p.data) for p in ps], str(optimizer.state_dict())) == before and len(made) == 2
+    twin = [Parameter(p.data.copy()) for p in ps]
+    again = Rprop(twin)
+    again.load_state_dict(optimizer.state_dict())
+    for p, q in zip(ps, twin):
+        q.grad = p.grad
+    optimizer.step(loss=loss), again.step(loss=loss)
+    assert [bits(p.data) for p in ps] == [bits(q.data) for q in twin] and optimizer.state[ps[2]]['step'] == 1
+
+
+@pytest.mark.parametrize('sizes, kind', [([1], TakenBack), ([SHORT], TakenBack), ([1] * 16, TakenBack), ([SHORT + 1], Uninterrupted), ([SHORT // 2] * 3, Uninterrupted), ([1] * 17, Uninterrupted)])
+def test_which_steps_are_taken_back(sizes, kind):
+    ps = [Parameter(np.zeros(n)) for n in sizes]
+    for p in ps:
+        p.grad = np.ones(p.shape)
+    optimizer = Rprop(ps)
+    optimizer.step()
+    groups = optimizer.param_groups
+    ready = [(None, [(plan, *plan.read()) for plan in group.plans]) for group in groups]
+    assert type(whole(groups, ready)) is kind
 
 
 def test_two_users_of_threads_at_once(two):
