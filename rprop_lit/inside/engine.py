@@ -18,7 +18,7 @@ from .arrays import BLOCK, FAST, Scratch, blocks_kernel, compiled_kernel, limits
 from .arrays import numba_works, on_cpu
 from .config import config
 from .groups import Group, check_fits
-from .memory import Memory, Store, beside, reals
+from .memory import Memory, Store, beside, named, reals
 from .parameters import check_apart, finite, gone_wrong, gradient, held, kinds, tensors_of
 from .parameters import weights, writable
 from .rows import LONG, PART, Uninterrupted, bundles, clear, parts, pieces, runs, step_bundle, together
@@ -295,12 +295,12 @@ class Compiled:
         "Make one step, in place"
         _step_rows(plan, ws, gs, compiled_kernel(flip))
 
-# %% ../../nbs/inside/45_engine.ipynb #12601312
+# %% ../../nbs/inside/45_engine.ipynb #5c4b7890
 def _key(p: Any) -> tuple:
     "What the parameters of one plan have in common"
     w = held(p)
     device = getattr(w, 'device', None)
-    return is_tensor(p), namespace(w), type(w), str(w.dtype), getattr(device, 'id', device)
+    return is_tensor(p), namespace(w), type(w), named(w.dtype), getattr(device, 'id', device)
 
 def make_plans(group: Group, settings: Settings | None = None) -> list[Plan]:
     "New plans for a group, one for each type, library and device among its parameters"

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from .memory import beside, reals
+from .memory import beside, named, reals
 from .rows import flatten
 from ..rule import is_tensor, namespace
 
 # %% ../../nbs/inside/41_parameters.ipynb #84052849
 def writable(data: Any, what: str = 'the array') -> Any:
     "`data` if Rprop can move it, floating point or complex and not read-only; else TypeError or ValueError"
-    kind = str(data.dtype)
+    kind = named(data.dtype)
     odd = 'float8' in kind or getattr(data.dtype, 'names', None) or not getattr(data.dtype, 'isnative', True)
     if odd or ('float' not in kind and 'complex' not in kind):
         raise TypeError(f'{what} is of type {kind}: weights must be floating-point numbers of at least 16 '
