@@ -35,6 +35,7 @@ INTERRUPTS = '''
 import random, signal, sys, threading, time
 import numpy as np
 from rprop_lit import Parameter, Rprop, config
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts programs in the background with SIGINT ignored
 backend, dtype, n, trials = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 config.backend, config.threads = backend, 2
 p = Parameter(np.zeros(n, dtype))
