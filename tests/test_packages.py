@@ -43,7 +43,7 @@ def test_one_version_and_one_address():
 
 def test_extras_are_the_lines_of_settings():
     extras = build.extras(build.settings())
-    assert extras['gpu-cuda12'] == ['cupy-cuda12x[ctk]'] and {'dev', 'fast', 'torch', 'jax', 'dask', 'gpu-cuda13'} <= set(extras)
+    assert extras['gpu-cuda12'] == ['cupy-cuda12x[ctk]>=14'] and {'dev', 'fast', 'torch', 'jax', 'dask', 'gpu-cuda13'} <= set(extras)
     assert '' not in extras and not [name for name in extras if '_' in name]
 
 

@@ -20,7 +20,14 @@ import numpy as np
 from ..rule import is_tensor, namespace, sign_of, signed
 
 # %% ../../nbs/inside/35_memory.ipynb #90d5f519
-named = cache(str)  # the name of a type of numbers: to spell it out takes longer than to step a small array
+@cache
+def _spelled(library: Any, dtype: Any) -> str:
+    return str(dtype)
+
+def named(dtype: Any) -> str:
+    "The name of a type of numbers; to spell it out anew takes longer than to step a small array"
+    return _spelled(type(dtype), dtype)  # the types of two libraries are never compared
+
 
 def reals(a: Any) -> Any:
     "`a` itself if it is real; a view with a last axis of two, real and imaginary part, if it is complex"
