@@ -26,7 +26,7 @@ def _spelled(library: Any, dtype: Any) -> str:
 
 def named(dtype: Any) -> str:
     "The name of a type of numbers; to spell it out anew takes longer than to step a small array"
-    return _spelled(type(dtype), dtype)  # the types of two libraries are never compared
+    return _spelled(type(dtype), dtype)  # type: ignore[arg-type]  # two libraries' types are never compared
 
 
 def reals(a: Any) -> Any:
