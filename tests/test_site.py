@@ -341,8 +341,8 @@ class Server(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope='module')
-def site():
-    "The site on localhost, and a headless browser: a function that opens a page and notes what goes wrong there"
+def browser():
+    "The site on localhost and a headless browser: (the browser, a function that opens a page and notes what goes wrong there)"
     sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
     program = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
     if program is None:
@@ -350,11 +350,10 @@ def site():
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Server, directory=OUT))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=QUIET)
-        opened = []
+        program = play.chromium.launch(executable_path=program, args=QUIET)
 
         def go(address, width=1280, dark=False, touch=False):
-            page = browser.new_page(viewport=dict(width=width, height=900), color_scheme='dark' if dark else 'light', has_touch=touch)
+            page = program.new_page(viewport=dict(width=width, height=900), color_scheme='dark' if dark else 'light', has_touch=touch)
             page.wrong = []
             page.on('console', lambda m: page.wrong.append(m.text) if m.type in ('error', 'warning') else None)
             page.on('pageerror', lambda e: page.wrong.append(str(e)))
@@ -362,12 +361,22 @@ def site():
             page.on('request', lambda r: page.wrong.append(f'leaves: {r.url}') if urlparse(r.url).hostname not in (None, '', '127.0.0.1') else None)
             page.on('response', lambda r: page.wrong.append(f'{r.status}: {r.url}') if r.status >= 400 else None)
             page.goto(f'http://127.0.0.1:{server.server_port}/{address}', wait_until='load')
-            opened.append(page)
             return page
 
-        yield go
-        browser.close()
+        yield program, go
+        program.close()
     server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def site(browser):
+    "A function that opens a page; each page is closed when its test ends, or the browser would grow without bounds"
+    program, go = browser
+    yield go
+    for context in program.contexts:
+        context.close()
+    assert not program.contexts
 
 
 def live(page, timeout=110_000):
@@ -393,7 +402,6 @@ def test_a_page_loads_in_silence_and_fits(site, address):
     page.set_viewport_size(dict(width=390, height=844))
     page.wait_for_timeout(100)
     assert page.evaluate(FITS) == [] and page.wrong == []
-    page.close()
 
 
 @browsing
