@@ -41,6 +41,7 @@ def modules(inside=True):
     return [p.stem for p in sorted(found)] + [f'inside.{p.stem}' for p in room if not p.stem.startswith('_')]
 
 
+@cache
 def tree_of(module):
     "A module's syntax tree"
     return ast.parse((PACKAGE / (module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
@@ -72,9 +73,11 @@ def definitions(body):
 
 def public_methods(node, nodes):
     "Methods of a class that a user calls, those of its bases in the same module included; a setter is no method of its own"
-    own = {m.name: m for m in reversed(getattr(node, 'body', [])) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
+    if not isinstance(node, ast.ClassDef):  # what a function defines within is its own affair
+        return ()
+    own = {m.name: m for m in reversed(node.body) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
     found = dict(reversed(own.items()))
-    for base in getattr(node, 'bases', []):
+    for base in node.bases:
         if isinstance(nodes.get(getattr(base, 'id', None)), ast.ClassDef):
             found = {m.name: m for m in public_methods(nodes[base.id], nodes)} | found
     return tuple(found.values())
@@ -122,7 +125,8 @@ def signature(node):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is not None:
             return signature(init)
-        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in node.body if isinstance(f, ast.AnnAssign)]
+        fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and not f.target.id.startswith('_')]
+        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in fields]
     a = node.args
     positional = a.posonlyargs + a.args
     pairs = list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults)) + list(zip(a.kwonlyargs, a.kw_defaults))
@@ -162,6 +166,20 @@ def unsaid(node):
     said, text = described(node), ast.get_docstring(node) or ''
     marked = set(re.findall(r'\w+', ' '.join(re.findall(r'`([^`]+)`', text))))
     return [name for name, _, _ in signature(node) if name not in said and name not in marked]
+
+
+def raised(node):
+    "The errors that a function, or the `__init__` of a class, raises by name in its own lines"
+    if isinstance(node, ast.ClassDef):
+        node = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), ast.Pass())
+    found, inner = set(), list(ast.iter_child_nodes(node))
+    while inner:
+        part = inner.pop()
+        if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call):
+            found.add(ast.unparse(part.exc.func))
+        if not isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            inner += ast.iter_child_nodes(part)
+    return found
 
 
 def invented(node):
