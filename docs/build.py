@@ -147,7 +147,7 @@ def track(parts):
     lines = []
     for part in parts:
         found = [f'- {{doc}}`/{part}/{path.stem}`' for path in chapters.notebooks() if path.parent.name == part]
-        lines += [f'**{chapters.PARTS[part]}**\n', *found, '']
+        lines += [*([f'**{chapters.PARTS[part]}**\n'] if len(parts) > 1 else []), *found, '']
     return '\n'.join(lines)
 
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'rprop_lit'
 SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)  # the papers of an algorithm, a paragraph of its own at the end of a docstring
 
+EXAMPLE = re.compile(r'^Examples\n-{8}\n((?:.+\n?|\n(?=>>>))+)', re.M)  # up to an empty line that no further example follows
+
 
 class Entry(NamedTuple):
     "A public name of a module: its node in the module's tree, and for a class its public methods"
@@ -137,7 +139,7 @@ def signature(node):
 
 def documentation(node):
     "The parsed docstring; the rest of a class's is that of its `__init__`"
-    text = SOURCE.sub('', ast.get_docstring(node) or '')
+    text = EXAMPLE.sub('', SOURCE.sub('', ast.get_docstring(node) or ''))
     return docstring_parser.parse(text, docstring_parser.DocstringStyle.NUMPYDOC)
 
 
@@ -245,6 +247,12 @@ def source_of(node):
     return cell(found[1]) if found else ''
 
 
+def example_of(node):
+    "The example of a docstring, as it would be typed"
+    found = EXAMPLE.search(ast.get_docstring(node) or '')
+    return found[1].strip() if found else ''
+
+
 def body(node):
     "What the docstring of a node says, in Markdown"
     doc = documentation(node)
@@ -262,6 +270,8 @@ def body(node):
         parts += ['**Returns**', table(['name', 'type', 'what it is'], rows)]
     if doc.raises:
         parts += ['**Errors**', table(['error', 'when'], [[code(r.type_name), cell(r.description or '')] for r in doc.raises])]
+    if example_of(node):
+        parts += ['**Example**', f'```pycon\n{example_of(node)}\n```']
     if source_of(node):
         parts += [f'**Source** · {source_of(node)}']
     return '\n\n'.join(filter(None, parts))

@@ -3,6 +3,7 @@
 The browser's tests read the folder _docs/ that `python docs/build.py` has built; `.ci/steps/site` builds it and runs them.
 """
 import ast
+import doctest
 import functools
 import http.server
 import importlib
@@ -34,7 +35,6 @@ import walk  # noqa: E402
 @pytest.fixture(scope='module')
 def reference():
     "The module that writes the reference"
-    pytest.importorskip('docstring_parser', reason='docstring_parser is not installed: docstrings are not read')
     return importlib.import_module('reference')
 
 
@@ -92,6 +92,32 @@ def test_a_public_docstring_with_a_table_says_what_comes_back(reference):
 
 RULES = ['optim.Rprop', 'torch.Rprop', 'jax.rprop', 'inside.walk.rprop', 'solver.minimize', 'rule.update_one', 'variants.step_one', 'variants.update', 'scale.tree_sum',
          'sunspots.linear', 'sunspots.arv', 'problems.rosenbrock']  # what somebody else has invented
+
+
+NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'inside.cuda': ['cupy']}  # what a module wants to be imported
+NAMES = {'torch': 'torch', 'jax': 'JAX', 'optax': 'Optax', 'cupy': 'CuPy'}
+SHOWN = ['rule.update_one', 'rule.update_all', 'variants.step_one', 'torch.Rprop', 'jax.rprop', 'scale.full_batch', 'scale.tree_sum', 'conformance.check', 'problems.bowl',
+         'problems.noisy', 'problems.slopes_of', 'nn.Linear', 'nn.Sequential', 'nn.MSELoss', 'nn.CrossEntropyLoss', 'nn.Module', 'tensor.Tensor', 'pictures.table',
+         'pictures.trace', 'pictures.path', 'pictures.heat', 'sunspots.sunspots', 'sunspots.windows', 'inside.results.Trace']  # beside those at the top of the package
+
+
+def with_examples():
+    return sorted(str(p.relative_to(ROOT / 'rprop_lit').with_suffix('')).replace(os.sep, '.') for p in (ROOT / 'rprop_lit').rglob('*.py') if '\n    >>> ' in p.read_text(encoding='utf-8'))
+
+
+@pytest.mark.parametrize('module', with_examples())
+def test_examples_in_docstrings(module):
+    for library in NEEDS.get(module, []):
+        pytest.importorskip(library, reason=f'{NAMES[library]} is not installed')
+    found = doctest.testmod(importlib.import_module(f'rprop_lit.{module}'), optionflags=doctest.ELLIPSIS)
+    assert found.attempted and not found.failed
+
+
+def test_what_a_user_calls_has_an_example(reference):
+    found = dict(public(reference))
+    shown = {*SHOWN, *(home for home in reference.exported().values() if home in found)}
+    assert len(shown) > 30 and sorted(where for where in shown if not reference.example_of(found[where]).startswith('>>> ')) == []
+    assert '**Example**\n\n```pycon\n>>> ' in reference.page('solver')
 
 
 def test_an_algorithm_names_its_paper(reference):
@@ -282,7 +308,6 @@ def built(tmp_path):
 
 @pytest.fixture(scope='module')
 def build():
-    pytest.importorskip('docstring_parser', reason='docstring_parser is not installed: the build is not imported')
     return importlib.import_module('build')
 
 
@@ -296,6 +321,22 @@ def test_a_broken_link_a_silent_picture_and_a_foreign_script_are_seen(build, bui
     with (built / 'a.html').open('a') as file:
         file.write(text)
     assert len(build.check(built)) == 1 and told in build.check(built)[0]
+
+
+def table_of(columns, width):
+    "A table in HTML with names `width` letters long"
+    head = ''.join(f'<th class="head"><p>{"n" * width}&amp;{k}</p></th>' for k in range(columns))
+    return f'<table class="table"><thead><tr>{head}</tr></thead><tbody><tr>' + '<td><p>1</p></td>' * columns + '</tr></tbody></table>'
+
+
+def test_a_wide_table_carries_the_names_of_its_columns(build):
+    narrow, wide, wider = table_of(3, 5), table_of(8, 4), table_of(14, 5)
+    assert build.labelled(narrow) == narrow
+    marked = build.labelled(f'{narrow}<p>{wide}</p>{wider}')
+    assert marked.startswith(narrow) and marked.count('class="table wide"') == marked.count('class="table wider"') == 1
+    assert marked.count('data-label="nnnn&amp;7"') == 1 and marked.count('data-label="nnnnn&amp;13"') == 1 and marked.count('data-label') == 22
+    spaced = table_of(8, 4).replace('nnnn', 'n n')  # a space is a place to break a line
+    assert build.labelled(spaced) == spaced
 
 
 def test_without_its_packages_the_build_stops_and_names_the_command(build, tmp_path, monkeypatch):
