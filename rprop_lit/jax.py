@@ -58,6 +58,14 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
     ------
     ValueError
         Settings that cannot work; in `update`, a missing value for 'irprop+', or a gradient of another shape.
+
+    Examples
+    --------
+    >>> w = jnp.array([3.0, -2.0])
+    >>> rule = rprop(lr=0.1)
+    >>> moves, state = rule.update(2 * w, rule.init(w), w)
+    >>> optax.apply_updates(w, moves)
+    Array([ 2.9, -1.9], dtype=float32)
     """
     forget, undo = variant_named(variant)
     check_ranges(lr, etas, step_sizes)

@@ -19,7 +19,14 @@ from .variants import VARIANTS
 
 # %% ../nbs/evidence/88_sunspots.ipynb #e18a22fd
 def sunspots() -> tuple[np.ndarray, np.ndarray]:
-    "The years 1700 to 1979, and the yearly mean of the sunspot number (Wolf's) in each"
+    """The years 1700 to 1979, and the yearly mean of the sunspot number (Wolf's) in each.
+
+    Examples
+    --------
+    >>> years, counts = sunspots()
+    >>> int(years[counts.argmax()]), float(counts.max())
+    (1957, 190.2)
+    """
     text = (files('rprop_lit') / 'data' / 'sunspots.csv').read_text(encoding='utf-8')
     rows = [line.split(',') for line in text.splitlines() if line[0].isdigit()]
     years, counts = np.array(rows, dtype=float).T
@@ -31,7 +38,14 @@ PERIODS = {'training': (1712, 1920), 'validation': (1921, 1955), 'test': (1956, 
 
 # %% ../nbs/evidence/88_sunspots.ipynb #33fbefa7
 def windows(series: np.ndarray, lags: int = LAGS) -> tuple[np.ndarray, np.ndarray]:
-    "The `lags` values before each value of `series`, oldest first, and the values themselves"
+    """The `lags` values before each value of `series`, oldest first, and the values themselves.
+
+    Examples
+    --------
+    >>> before, after = windows(np.arange(5), lags=3)
+    >>> before.tolist(), after.tolist()
+    ([[0, 1, 2], [1, 2, 3]], [3, 4])
+    """
     return np.lib.stride_tricks.sliding_window_view(series, lags)[:-1], series[lags:]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #eeaf9c66

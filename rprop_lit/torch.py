@@ -41,6 +41,15 @@ class Rprop(torch.optim.Optimizer):
     ------
     TypeError, ValueError
         For parameters and settings that cannot work.
+
+    Examples
+    --------
+    >>> w = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    >>> optimizer = Rprop([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach()
+    tensor([ 2.9000, -1.9000])
     """
     _ours: Any = None
 

@@ -53,6 +53,13 @@ class Parameter:
     ------
     TypeError, ValueError
         For arrays of integers, and for read-only arrays.
+
+    Examples
+    --------
+    >>> w = np.array([3.0, -2.0])
+    >>> p = Parameter(w)
+    >>> p.data is w, p.grad is None
+    (True, True)
     """
     def __init__(self, data: Any, dtype: Any = None) -> None:
         if is_tensor(data) and data.requires_grad:
