@@ -240,7 +240,7 @@ class Row(Parameter):
 
     @property
     def grad(self) -> Any:  # type: ignore[override]
-        "The gradients of all, in one row"
+        "The gradients of all, in one row; ValueError if one of them, or the weights, was replaced"
         if self.data is not self.rows[0]:
             raise ValueError('the Row was given other weights, which its parameters do not see: '
                              'write into the old ones, row.data[...] = w')
