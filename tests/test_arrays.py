@@ -348,6 +348,22 @@ def test_settings_may_change_and_may_be_arrays(path):
             same(optimizer, params, reference)
 
 
+def test_each_array_gets_its_own_part_of_settings_that_are_arrays(path):
+    optimizer, params = running([np.zeros((2, 1)), np.zeros((2, 3))])
+    etas = optimizer.param_groups[0]['etas'] = np.array([[.4], [.7]]), 1.5
+    reference = ByRule([p.data.copy() for p in params], variant='irprop-', etas=etas)
+    reference.states = [rule.State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy())
+                        for p in params]
+    for k in range(6):
+        gs = [np.full(p.shape, (-1.0) ** k) for p in params]
+        gs[k % 3:k % 3 + 1] = [None] * len(gs[k % 3:k % 3 + 1])  # the first is missing, the second, none
+        for p, g in zip(params, gs):
+            p.grad = g
+        optimizer.step()
+        reference.step(gs)
+        same(optimizer, params, reference)
+
+
 def test_arrays_of_other_libraries_are_stepped_one_by_one():
     xp = array_api_strict
     p, q = Parameter(xp.zeros(5)), Parameter(np.zeros(5))

@@ -195,7 +195,7 @@ def test_gradients_that_do_not_fit(gradient, kind, says):
     (lambda p: Rprop([]), ValueError, 'params is empty'), (lambda p: Rprop(iter(())), ValueError, 'params is empty'),
     (lambda p: Rprop(p), TypeError, r'single Parameter: pass a list of parameters, \[p\]'), (lambda p: Rprop(np.zeros(3)), TypeError, 'single ndarray'),
     (lambda p: Rprop([np.zeros(3)]), TypeError, r'parameter 0 is a ndarray without a .grad: wrap it as Parameter\(array\)'),
-    (lambda p: Rprop([p, p]), ValueError, 'parameter 1 is there twice'), (lambda p: Rprop([('a', p), ('b', p)]), ValueError, 'b is there twice'),
+    (lambda p: Rprop([p, p]), ValueError, 'parameter 1 is there twice: it would be'), (lambda p: Rprop([('a', p), ('b', p)]), ValueError, 'b is there twice'),
     (lambda p: Rprop([{'params': [p]}, {'params': [p]}]), ValueError, 'twice'), (lambda p: Rprop([{'lr': 1}]), ValueError, "a group needs 'params'"),
     (lambda p: Rprop([{'params': [p], 'momentum': 0.9}]), ValueError, "'momentum'"), (lambda p: Rprop([p], variant='adam'), ValueError, "variant='adam' is unknown"),
     (lambda p: Rprop([p], etas=(1.2, 0.5)), ValueError, r'etas=\(1.2, 0.5\)'), (lambda p: Rprop([p], step_sizes=(1, 0.1)), ValueError, r'step_sizes=\(1, 0.1\)'),
@@ -207,6 +207,12 @@ def test_gradients_that_do_not_fit(gradient, kind, says):
 def test_refusals_at_construction(make, kind, says):
     with pytest.raises(kind, match=says):
         make(Parameter(np.zeros(3)))
+
+
+def test_an_empty_parameter_is_there_once_too():
+    p = Parameter(np.zeros(0))
+    with pytest.raises(ValueError, match='parameter 1 is there twice: it would be moved twice a step'):
+        Rprop([p, p])
 
 
 def test_read_only_after_construction():

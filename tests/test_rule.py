@@ -247,6 +247,17 @@ def test_step_one_at_the_edges():
         step_one('irprop+', 1.0, math.inf, (0, 0.1))
 
 
+def test_an_error_from_before_a_change_of_variant_is_not_compared():
+    "Through both forms: what rose while another variant walked is no rise"
+    walk = ('irprop+', 1.0, 1.0), ('irprop-', 1.0, 9.0), ('irprop+', -1.0, 5.0)
+    one, state = State(0, 1.0), init(np.zeros(1), 1.0)
+    for variant, g, loss in walk:
+        dw_one, one = step_one(variant, g, loss, one)
+        dw, state = update(np.full(1, g), state, variant=variant, loss=loss)
+    assert dw_one == dw == 0  # not known to have risen, so not undone
+    assert one.loss == state.loss == 5.0
+
+
 def test_a_library_without_the_standard_is_recognised(monkeypatch):
     library = type(sys)('cupy')
     monkeypatch.setitem(sys.modules, 'cupy', library)

@@ -182,7 +182,7 @@ FAULTS = {
         'value)',
     ),
     'an old error is compared': (
-        'test_replaced.py::test_an_error_from_before_a_change_of_variant_is_not_compared',
+        'test_rule.py::test_an_error_from_before_a_change_of_variant_is_not_compared',
         'variants:flip_for',
         "Flip(forget, undo == 'always')",
         "Flip(forget, undo == 'always', loss=before)",
