@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -40,6 +41,7 @@ SERVED = {  # what of the npm packages the site serves
     'pyodide/python_stdlib.zip': 'pyodide/python_stdlib.zip',
     'pyodide/pyodide-lock.json': 'pyodide/pyodide-lock.json',
 }
+PHONE, TABLET = 358, 480  # pixels that a table has there
 NO_DOCS = 'skip_procs = add_show_docs,exec_show_docs,clean_show_doc,add_links,mv_exports,add_fold'  # done here: docs/reference.py, docs/chapters.py
 
 
@@ -145,7 +147,7 @@ def track(parts):
     lines = []
     for part in parts:
         found = [f'- {{doc}}`/{part}/{path.stem}`' for path in chapters.notebooks() if path.parent.name == part]
-        lines += [f'**{chapters.PARTS[part]}**\n', *found, '']
+        lines += [*([f'**{chapters.PARTS[part]}**\n'] if len(parts) > 1 else []), *found, '']
     return '\n'.join(lines)
 
 
@@ -178,6 +180,32 @@ def sources():
     (source / 'bowls.png').write_bytes(picture)
     (source / 'index.md').write_text(text + '\n\n' + tree() + '\n', encoding='utf-8')
     return source
+
+
+def labelled(html):
+    """A page whose wide tables can be shown as blocks: each number carries the name of its column, each table a class for its width.
+
+    The width is that of the longest words, in pixels of the smallest type; docs/_static/site.css says what happens where there is less room.
+    """
+    def plain(text):
+        return unescape(re.sub(r'<[^>]+>', '', text)).strip()
+
+    def mark(match):
+        rows = [re.findall(r'<(t[hd])\b([^>]*)>(.*?)</\1>', row, re.S) for row in re.findall(r'<tr\b.*?</tr>', match[0], re.S)]
+        longest = [max(len(word) for _, _, text in column for word in re.split(r'\s|(?<=\w-)(?=\w)', plain(text))) for column in zip(*rows)]
+        need = 7 * sum(longest) + 9 * len(longest)
+        if need <= PHONE:
+            return match[0]
+        names = [plain(text) for _, _, text in rows[0]]
+
+        def row(match):
+            cells = iter(names)
+            return re.sub(r'<td\b', lambda _: f'<td data-label="{escape(next(cells), quote=True)}"', match[0])
+
+        body = re.sub(r'<tr\b.*?</tr>', row, match[0], flags=re.S)
+        return body.replace('<table class="table"', f'<table class="table {"wide" if need <= TABLET else "wider"}"', 1)
+
+    return re.sub(r'<table class="table".*?</table>', mark, html, flags=re.S)
 
 
 class Links(HTMLParser):
@@ -229,6 +257,8 @@ def main():
     done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-d', WORK / 'doctrees', source, WORK / 'html'])
     if done.returncode:
         sys.exit('The site is not built: Sphinx had something to say, see above')
+    for path in (p for part in chapters.PARTS for p in (WORK / 'html' / part).glob('*.html')):
+        path.write_text(labelled(path.read_text(encoding='utf-8')), encoding='utf-8')
     (WORK / 'html').rename(OUT)
     wrong = check(OUT)
     if wrong:

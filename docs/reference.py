@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'rprop_lit'
 SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)  # the papers of an algorithm, a paragraph of its own at the end of a docstring
 
+EXAMPLE = re.compile(r'^Examples\n-{8}\n((?:.+\n?|\n(?=>>>))+)', re.M)  # up to an empty line that no further example follows
+
 
 class Entry(NamedTuple):
     "A public name of a module: its node in the module's tree, and for a class its public methods"
@@ -41,6 +43,7 @@ def modules(inside=True):
     return [p.stem for p in sorted(found)] + [f'inside.{p.stem}' for p in room if not p.stem.startswith('_')]
 
 
+@cache
 def tree_of(module):
     "A module's syntax tree"
     return ast.parse((PACKAGE / (module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
@@ -72,9 +75,11 @@ def definitions(body):
 
 def public_methods(node, nodes):
     "Methods of a class that a user calls, those of its bases in the same module included; a setter is no method of its own"
-    own = {m.name: m for m in reversed(getattr(node, 'body', [])) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
+    if not isinstance(node, ast.ClassDef):  # what a function defines within is its own affair
+        return ()
+    own = {m.name: m for m in reversed(node.body) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
     found = dict(reversed(own.items()))
-    for base in getattr(node, 'bases', []):
+    for base in node.bases:
         if isinstance(nodes.get(getattr(base, 'id', None)), ast.ClassDef):
             found = {m.name: m for m in public_methods(nodes[base.id], nodes)} | found
     return tuple(found.values())
@@ -122,7 +127,8 @@ def signature(node):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is not None:
             return signature(init)
-        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in node.body if isinstance(f, ast.AnnAssign)]
+        fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and not f.target.id.startswith('_')]
+        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in fields]
     a = node.args
     positional = a.posonlyargs + a.args
     pairs = list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults)) + list(zip(a.kwonlyargs, a.kw_defaults))
@@ -133,7 +139,7 @@ def signature(node):
 
 def documentation(node):
     "The parsed docstring; the rest of a class's is that of its `__init__`"
-    text = SOURCE.sub('', ast.get_docstring(node) or '')
+    text = EXAMPLE.sub('', SOURCE.sub('', ast.get_docstring(node) or ''))
     return docstring_parser.parse(text, docstring_parser.DocstringStyle.NUMPYDOC)
 
 
@@ -162,6 +168,20 @@ def unsaid(node):
     said, text = described(node), ast.get_docstring(node) or ''
     marked = set(re.findall(r'\w+', ' '.join(re.findall(r'`([^`]+)`', text))))
     return [name for name, _, _ in signature(node) if name not in said and name not in marked]
+
+
+def raised(node):
+    "The errors that a function, or the `__init__` of a class, raises by name in its own lines"
+    if isinstance(node, ast.ClassDef):
+        node = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), ast.Pass())
+    found, inner = set(), list(ast.iter_child_nodes(node))
+    while inner:
+        part = inner.pop()
+        if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call):
+            found.add(ast.unparse(part.exc.func))
+        if not isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            inner += ast.iter_child_nodes(part)
+    return found
 
 
 def invented(node):
@@ -227,6 +247,12 @@ def source_of(node):
     return cell(found[1]) if found else ''
 
 
+def example_of(node):
+    "The example of a docstring, as it would be typed"
+    found = EXAMPLE.search(ast.get_docstring(node) or '')
+    return found[1].strip() if found else ''
+
+
 def body(node):
     "What the docstring of a node says, in Markdown"
     doc = documentation(node)
@@ -244,6 +270,8 @@ def body(node):
         parts += ['**Returns**', table(['name', 'type', 'what it is'], rows)]
     if doc.raises:
         parts += ['**Errors**', table(['error', 'when'], [[code(r.type_name), cell(r.description or '')] for r in doc.raises])]
+    if example_of(node):
+        parts += ['**Example**', f'```pycon\n{example_of(node)}\n```']
     if source_of(node):
         parts += [f'**Source** · {source_of(node)}']
     return '\n\n'.join(filter(None, parts))

@@ -28,7 +28,7 @@ def _update_leaf(g: Any, sign: Any, step: Any, finite: Any, how: dict, settings:
 
 # %% ../nbs/use/60_jax.ipynb #5914a291
 class RpropState(NamedTuple):
-    "What is remembered: the sign and the step size of every parameter, and the last finite value, inf before the first"
+    "What is remembered: `sign` and `step` of every parameter, and `loss`, the last finite value, inf at first"
     sign: Any
     step: Any
     loss: Any
@@ -58,6 +58,14 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
     ------
     ValueError
         Settings that cannot work; in `update`, a missing value for 'irprop+', or a gradient of another shape.
+
+    Examples
+    --------
+    >>> w = jnp.array([3.0, -2.0])
+    >>> rule = rprop(lr=0.1)
+    >>> moves, state = rule.update(2 * w, rule.init(w), w)
+    >>> optax.apply_updates(w, moves)
+    Array([ 2.9, -1.9], dtype=float32)
     """
     forget, undo = variant_named(variant)
     check_ranges(lr, etas, step_sizes)

@@ -42,6 +42,11 @@ def tree_sum(parts: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
     Notes
     -----
     Pairwise summation, Higham (1993).
+
+    Examples
+    --------
+    >>> tree_sum(['a', 'b', 'c', 'd', 'e'], lambda x, y: f'({x}{y})')
+    '(((ab)(cd))e)'
     """
     sums: list = []
     for number, part in enumerate(parts):
@@ -57,7 +62,7 @@ def tree_sum(parts: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
 
 # %% ../nbs/use/70_scale.ipynb #435fb368
 class Sum(NamedTuple):
-    "Error and gradient of some pieces, and the number of their rows"
+    "The sums over some pieces: `error`, a number, the gradient `g`, and the number of `rows`"
     error: float
     g: Any
     rows: int
@@ -71,7 +76,7 @@ def _over(change: Callable, tree: Any, *trees: Any) -> Any:
     return getattr(tree, '_make', type(tree))([_over(change, *parts) for parts in zip(tree, *trees)])
 
 def added(a: Sum, b: Sum) -> Sum:
-    "The sum of two sums"
+    "The sum of `a` and `b`, field by field"
     with np.errstate(all='ignore'):
         return Sum(a.error + b.error, _over(operator.add, a.g, b.g), a.rows + b.rows)
 
@@ -92,13 +97,26 @@ def _library(piece: Any) -> Any:
 
 # %% ../nbs/use/70_scale.ipynb #9f25367b
 class Manner(NamedTuple):
-    "How to sum: the user's function, the type of sums (None keeps that of the gradients), and whether rows are counted"
+    """How to sum.
+
+    Parameters
+    ----------
+    loss_and_grad : callable
+        The user's function, `loss_and_grad(w, piece) -> (error, gradient)`.
+    accumulate : numpy.dtype or None
+        The type of the sums; None keeps that of the gradients.
+    counted : bool
+        Whether rows are counted, as a mean needs.
+    """
     loss_and_grad: Callable
     accumulate: Any
     counted: bool
 
 def piece_sum(manner: Manner, w: Any, piece: Piece) -> Sum:
-    "Error and gradient of a piece; RuntimeError names a piece that fails"
+    """Error and gradient of `piece` at the weights `w`, summed in a `manner`.
+
+    A RuntimeError names a piece that fails; to return anything else is a TypeError.
+    """
     try:
         data = read(piece)
         out = manner.loss_and_grad(_over(partial(_moved, xp=_library(data)), w), data)
@@ -119,18 +137,18 @@ def _widened(g: Any, w: Any, accumulate: Any) -> Any:
 
 # %% ../nbs/use/70_scale.ipynb #061d57fc
 def block_sum(manner: Manner, w: Any, pieces: Any) -> Sum:
-    "Error and gradient of some pieces, opened one after the other and added in a tree"
+    "Error and gradient of `pieces` at `w`, opened one after the other and added in a tree, in a `manner`"
     return tree_sum(map(partial(piece_sum, manner, w), pieces), added)
 
 # %% ../nbs/use/70_scale.ipynb #7f093645
 class Alone:
-    "All pieces on this machine: one block"
+    "All pieces of `data`, each of `batch_size` rows, on this machine: one block, in a `manner`, with `threads`"
     def __init__(self, manner: Manner, data: Any, batch_size: int | None, threads: int | None) -> None:
         self.manner, self.threads = manner, threads
         self.source = partial(pieces_of, data, batch_size)
 
     def run(self, w: Any, tell: Callable[[int], Any]) -> list[Sum]:
-        "The sum of all pieces; `tell(1)` is called when a piece is opened"
+        "The sum of all pieces at the weights `w`; `tell(1)` is called when a piece is opened"
         restore = limit_blas(self.threads)
         try:
             return [block_sum(self.manner, w, map(partial(_told, tell), self.source()))]
@@ -154,7 +172,10 @@ def _bar(progress: bool, evaluation: int, total: int | None) -> Iterator[Callabl
 
 # %% ../nbs/use/70_scale.ipynb #0ae5c776
 class FullBatch:
-    "Error and gradient of a whole data set as a function of the weights: what `full_batch` returns"
+    """Error and gradient of a whole data set as a function of the weights: what `full_batch` returns.
+
+    A `runner` gives the sums of blocks of pieces, `mean` divides them by the rows, `progress` shows a bar.
+    """
     def __init__(self, runner: Any, mean: bool, progress: bool) -> None:
         self.runner, self.mean, self.progress = runner, mean, progress
         self.evaluations = 0
@@ -255,6 +276,15 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     The tree of the sum depends on the pieces alone. With as many BLAS threads, on processors of one kind, the bits are
     the same on one machine and on any number of workers. Arrays that are sent arrive contiguous: slices with gaps may
     differ in last bits from what the same slices give at home.
+
+    Examples
+    --------
+    >>> rows = np.arange(10.0)
+    >>> def misfit(w, piece):
+    ...     return ((w - piece) ** 2).sum(), 2 * (w - piece).sum(keepdims=True)
+    >>> fun = full_batch(misfit, rows, batch_size=4, mean=True)
+    >>> fun(np.array([4.0]))
+    (8.5, array([-1.]))
     """
     if not callable(loss_and_grad):
         raise TypeError(f'loss_and_grad={loss_and_grad!r}: need a function of weights and a piece')

@@ -41,6 +41,15 @@ class Rprop(torch.optim.Optimizer):
     ------
     TypeError, ValueError
         For parameters and settings that cannot work.
+
+    Examples
+    --------
+    >>> w = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    >>> optimizer = Rprop([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach()
+    tensor([ 2.9000, -1.9000])
     """
     _ours: Any = None
 
@@ -60,7 +69,24 @@ class Rprop(torch.optim.Optimizer):
         self._given = [[group[name] for name in _SETTINGS] for group in self.param_groups]
 
     def step(self, closure: Any = None, *, loss: Any = None) -> Any:
-        "Move every parameter that has a gradient; `irprop+` needs a closure or the loss"
+        """Move every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the gradients anew and returns the error.
+        loss : number or tensor of one element, optional
+            The error at the present weights, where there is no closure; `irprop+` needs one of the two.
+
+        Returns
+        -------
+        The loss, as it was given or returned by the closure; None without one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `rprop_lit.optim.Rprop.step`, before anything is written.
+        """
         for i, (theirs, ours) in enumerate(zip(self.param_groups, self._ours.param_groups)):
             now = [theirs[name] for name in _SETTINGS]
             if not all(map(is_, now, self._given[i])):
@@ -72,7 +98,7 @@ class Rprop(torch.optim.Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict) -> None:
-        "Add a group, as in torch"
+        "Add `param_group`, a dict with 'params' and settings, as in torch; what cannot work is not added"
         super().add_param_group(param_group)
         if self._ours is not None:
             try:
@@ -100,7 +126,7 @@ class Rprop(torch.optim.Optimizer):
             return super().state_dict()
 
     def load_state_dict(self, state_dict: dict) -> None:
-        "Go on from a state dict of this class or of torch.optim.Rprop; one that does not fit changes nothing"
+        "Go on from `state_dict`, ours or that of torch.optim.Rprop; one that does not fit changes nothing"
         def take(_: Any, given: dict) -> dict:
             self._ours.load_state_dict(given)
             return {**given, 'state': {}}
