@@ -334,7 +334,7 @@ def test_a_writer_is_killed_before_every_line(tmp_path):
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 def test_torch_checkpoints_go_both_ways_bit_for_bit(dtype, tmp_path):
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     from rprop_lit.optim import to_torch
     random = np.random.default_rng(0)
     w, gs = random.normal(size=(3, 5)).astype(dtype), random.normal(size=(60, 3, 5)).astype(dtype)

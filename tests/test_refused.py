@@ -46,7 +46,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(settings):
 
 
 def test_settings_of_every_kind_of_number_move_alike(tmp_path):
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     ends = []
     for lr in (0.5, Fraction(1, 2), np.float32(.5), np.longdouble(.5), np.array(.5), torch.tensor(.5, requires_grad=True), [.5, .5], np.full(2, .5),
                torch.full((2,), .5, dtype=torch.bfloat16)):
@@ -61,7 +61,7 @@ def test_settings_of_every_kind_of_number_move_alike(tmp_path):
 
 
 def test_a_complex_tensor_as_a_first_step_is_shown_as_it_came():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     for lr in (torch.ones(2, dtype=torch.complex64), torch.tensor(1j)):
         with pytest.raises(ValueError, match=r'lr=tensor\(.*j'):
             Rprop([Parameter(np.zeros(2))], lr=lr)
@@ -225,7 +225,7 @@ def test_settings_of_another_library_are_refused_by_name():
 
 
 def test_arrays_of_settings_follow_the_weights_to_their_device():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p = torch.nn.Parameter(torch.zeros(3, device='meta'))
     p.grad = torch.zeros(3, device='meta')
     optimizer = Rprop([p], lr=np.full(3, .1))
@@ -243,7 +243,7 @@ def test_what_is_no_group():
 def test_types_that_no_step_can_move():
     with pytest.raises(TypeError, match='at least 16 bits'):
         Parameter(np.zeros(2, [('float', 'f4')]))
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     with pytest.raises(TypeError, match='at least 16 bits'):
         Rprop([torch.nn.Parameter(torch.zeros(2).to(torch.float8_e4m3fn), requires_grad=False)])
 
@@ -263,7 +263,7 @@ def test_a_masked_gradient_is_refused_and_one_without_a_mask_is_taken():
 
 
 def test_a_gradient_with_a_lazy_minus():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     z = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
     (z.conj() * 2).real.sum().backward()
     a, b = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
@@ -285,7 +285,7 @@ def test_gradients_that_cannot_be_written_are_cleared_too(g):
 
 
 def test_a_gradient_made_in_inference_mode_is_cleared():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p = torch.nn.Parameter(torch.zeros(3))
     with torch.inference_mode():
         p.grad = torch.ones(3)
@@ -296,7 +296,7 @@ def test_a_gradient_made_in_inference_mode_is_cleared():
 
 
 def test_a_sparse_gradient_is_cleared():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     layer = torch.nn.Embedding(4, 2, sparse=True)
     layer(torch.tensor([1])).sum().backward()
     Rprop(layer.parameters()).zero_grad(set_to_none=False)
@@ -346,7 +346,7 @@ def test_steps_of_long_doubles_are_used(path):
 
 
 def test_bfloat16_states_of_torch_are_read():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p, q = (torch.nn.Parameter(torch.zeros(3, dtype=torch.bfloat16)) for _ in range(2))
     theirs, ours = torch.optim.Rprop([p]), Rprop([q])
     p.grad = torch.tensor([1.0, -1.0, 0.0], dtype=torch.bfloat16)

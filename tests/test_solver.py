@@ -445,7 +445,7 @@ def test_a_bad_start_is_called_so(x0, kind, match):
 
 
 def test_a_tensor_as_start():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     for x0 in (torch.ones(2), [torch.ones(2), np.ones(2)]):
         with pytest.raises(TypeError, match=r'x0 is a torch tensor: pass x0\.detach'):
             rprop(never, x0)
@@ -483,7 +483,7 @@ def test_no_answer_is_misunderstood(out, match):
 
 
 def test_answers_of_other_types_are_welcome():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     plain = minimize(square, [1.0, 2.0])
     for fun in (lambda x: (np.float64(square(x)[0]), list(square(x)[1])), lambda x: ([square(x)[0]][0].reshape(1), square(x)[1]),
                 lambda x: (torch.tensor(square(x)[0], requires_grad=True), torch.tensor(square(x)[1])),
@@ -654,7 +654,7 @@ def test_rosenbrock_by_differences_ends_where_the_gradient_leads():
 
 
 def test_torch_gradients_bring_no_warning():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
 
     def fun(x):
         w = torch.tensor(x, requires_grad=True)
@@ -812,7 +812,7 @@ def test_a_trace_is_what_the_pictures_draw():
     own = Trace()
     minimize(rosenbrock().fun, [-1.2, 1.0], callback=own, options={'maxiter': 80})
     assert np.array_equal(own.points, t.points) and own.undone == t.undone
-    pictures = pytest.importorskip('rprop_lit.pictures')
+    pictures = pytest.importorskip('rprop_lit.pictures', reason='Matplotlib is not installed')
     pictures.path(t.points, rosenbrock().fun, t.undone)
     pictures.trace(t.errors)
     pictures.heat(t.steps)
@@ -1163,7 +1163,7 @@ def test_nested_structures_come_back_as_they_were():
 
 
 def test_tensors_in_a_list_are_refused_as_one_is():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)], [1.0, [torch.ones(2)]]):
         with pytest.raises(TypeError, match='x0 is a torch tensor'):
             minimize(square, x0)
@@ -1242,7 +1242,7 @@ def test_a_trace_becomes_a_table():
 
 
 def test_a_trace_draws_itself():
-    plt = pytest.importorskip('matplotlib.pyplot')
+    plt = pytest.importorskip('matplotlib.pyplot', reason='Matplotlib is not installed')
     trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
     ax = trace.plot(label='mine')
     line, = ax.get_lines()
@@ -1585,7 +1585,7 @@ def test_a_callback_is_told_of_each_step_once_over_two_runs(tmp_path):
 
 
 def test_pictures_take_a_trace():
-    plt = pytest.importorskip('matplotlib.pyplot')
+    plt = pytest.importorskip('matplotlib.pyplot', reason='Matplotlib is not installed')
     from rprop_lit import pictures
     trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
 
