@@ -15,7 +15,7 @@ EMULATED = NAME == 'emulated device'
 
 def torch_on_gpu():
     "Torch, with CUDA or in disguise"
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     if EMULATED and 'disguise' not in sys.modules:
         sys.path.append(str(Path(__file__).parent / 'cuda_emulation'))
         import disguise

@@ -162,7 +162,7 @@ def test_data_is_placed_once_and_lies_with_its_worker(client, monkeypatch):
 
 
 def test_blas_has_one_thread_on_the_workers(client):
-    threadpoolctl = pytest.importorskip('threadpoolctl')
+    threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed')
     def look(w, piece):
         return max(pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'), w
     assert full_batch(look, [1], client=client)(np.zeros(1))[0] == 1

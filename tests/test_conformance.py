@@ -393,7 +393,7 @@ def test_who_returns_no_weights_is_told_so(new, said):
 
 
 def test_a_step_may_return_a_tensor():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
 
     def factory(w, lr, etas, step_sizes):
         p = torch.tensor(w, requires_grad=True)
@@ -681,7 +681,7 @@ def test_records_are_whole():
 @pytest.mark.parametrize('foreach', [False, True])
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_torch_live_is_as_recorded(dtype, foreach):
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
 
     def factory(w, lr, etas, step_sizes):
         p = torch.from_numpy(w.copy()).requires_grad_()

@@ -169,7 +169,7 @@ def test_subnormal_numbers_are_not_flushed():
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_bfloat16(launches, variant):
-    kind = pytest.importorskip('ml_dtypes').bfloat16
+    kind = pytest.importorskip('ml_dtypes', reason='ml_dtypes is not installed').bfloat16
     from test_cuda import Weights
     w = np.random.default_rng(0).normal(size=300).astype(np.float32)
     ours, theirs, state = Parameter(cupy.asarray(w.astype(kind))), Weights('bfloat16', w), init(np.zeros(300, np.float32), 0.01)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-jsonschema = pytest.importorskip('jsonschema')  # nbformat, which the notebooks need, brings it along
+jsonschema = pytest.importorskip('jsonschema', reason='jsonschema is not installed')  # nbformat, which the notebooks need, brings it along
 
 EVIDENCE = Path(__file__).parent / 'evidence'
 RESULTS = sorted(p for p in EVIDENCE.glob('*.json') if not p.name.endswith('.schema.json'))
@@ -119,7 +119,7 @@ def test_all_methods_attack_the_same_chips():
 
 @pytest.mark.parametrize('method, setting', [('irprop-', None), ('irprop+', None), ('Adam', 0.1), ('momentum', 0.0001)])
 def test_a_line_of_the_table_again(method, setting):
-    pytest.importorskip('sklearn', reason='scikit-learn, which brings the data, is not installed')
+    pytest.importorskip('sklearn', reason='scikit-learn is not installed: it brings the data')
     table, task = script('table'), 'least absolute deviations, raw diabetes features'
     row, = (row for row in load(EVIDENCE / 'table.json')['rows'] if (row['task'], row['method'], row['setting']) == (task, method, setting))
     again = table.grown({'task': task, 'method': method, 'setting': setting}, 3)
@@ -129,7 +129,7 @@ def test_a_line_of_the_table_again(method, setting):
 
 
 def test_the_gradients_of_the_tasks():
-    pytest.importorskip('sklearn', reason='scikit-learn, which brings the data, is not installed')
+    pytest.importorskip('sklearn', reason='scikit-learn is not installed: it brings the data')
     import numpy as np
     table = script('table')
     for task, make in table.TASKS.items():
@@ -143,7 +143,7 @@ def test_the_gradients_of_the_tasks():
 
 
 def test_no_gradient_is_spent_beyond_the_budget():
-    pytest.importorskip('sklearn', reason='scikit-learn, which brings the data, is not installed')
+    pytest.importorskip('sklearn', reason='scikit-learn is not installed: it brings the data')
     table = script('table')
     for method in table.SCIPY:
         fun, w = table.TASKS['Rosenbrock, 10 weights'](0)

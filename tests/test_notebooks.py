@@ -39,7 +39,7 @@ def test_notebook(path, tmp_path):
     stale = [i for i, (old, new) in enumerate(code) if shape(old) != shape(new)]
     assert not stale, f'code cells {stale} of {path.name} show something else than is stored: run `python tests/book.py`'
     if missing := book.left_out(path):
-        pytest.skip(f"{' and '.join(missing)} not installed: the cells of a page that need it are left out, the others ran")
+        pytest.skip(f"{', '.join(f'{name} is not installed' for name in missing)}: the cells of a page that need it are left out, the others ran")
 
 
 def test_every_chapter_is_found():

@@ -425,7 +425,7 @@ def test_a_row_and_one_of_its_parts_are_refused(first):
 
 @pytest.mark.parametrize('wrap', [lambda torch, a: torch.nn.Parameter(torch.from_numpy(a)), lambda torch, a: Parameter(torch.from_numpy(a))], ids=['tensor', 'Parameter'])
 def test_a_row_of_tensors_makes_the_bits_of_its_parts(path, wrap):
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     arrays = [np.random.default_rng(k).normal(size=shape).astype(np.float32) for k, shape in enumerate(ROW_SHAPES)]
     parts, apart = [wrap(torch, a.copy()) for a in arrays], [Parameter(a.copy()) for a in arrays]
     row = Row(parts)
@@ -490,7 +490,7 @@ def test_a_shallow_copy_of_a_row_shares_it_and_keeps_what_was_put_on_it():
 
 @pytest.mark.parametrize('nonfinite', ['hold', 'raise'])
 def test_a_parameter_around_a_tensor(path, nonfinite):
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p = Parameter(torch.zeros(2))
     optimizer = Rprop([p], lr=1.0, nonfinite=nonfinite)
     for expected in (-1, -1 - 1.2, -1 - 1.2 - 1.44):

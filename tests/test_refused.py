@@ -1,5 +1,6 @@
 """What is refused before anything moves, and what is taken although it looks odd: settings, parameters, gradients, memories, files."""
 import copy
+import math
 import os
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -46,7 +47,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(settings):
 
 
 def test_settings_of_every_kind_of_number_move_alike(tmp_path):
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     ends = []
     for lr in (0.5, Fraction(1, 2), np.float32(.5), np.longdouble(.5), np.array(.5), torch.tensor(.5, requires_grad=True), [.5, .5], np.full(2, .5),
                torch.full((2,), .5, dtype=torch.bfloat16)):
@@ -61,7 +62,7 @@ def test_settings_of_every_kind_of_number_move_alike(tmp_path):
 
 
 def test_a_complex_tensor_as_a_first_step_is_shown_as_it_came():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     for lr in (torch.ones(2, dtype=torch.complex64), torch.tensor(1j)):
         with pytest.raises(ValueError, match=r'lr=tensor\(.*j'):
             Rprop([Parameter(np.zeros(2))], lr=lr)
@@ -218,6 +219,47 @@ def test_empty_arrays_of_settings_fit_empty_parameters():
     assert Rprop([p], lr=np.zeros(0)).step() is None
 
 
+def library(name):
+    "A library of arrays, and what makes its arrays of lists"
+    if name == 'torch':
+        torch = pytest.importorskip('torch', reason='torch is not installed')
+        return lambda x, dtype: torch.tensor(x, dtype=getattr(torch, dtype))
+    if name == 'strict':
+        strict = pytest.importorskip('array_api_strict', reason='array-api-strict is not installed')
+        return lambda x, dtype: strict.asarray(x, dtype=getattr(strict, dtype))
+    return np.array
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('name', ['numpy', 'torch', 'strict'])
+def test_a_number_and_an_array_are_limits_of_update(name, dtype):
+    make = library(name)
+    low, high = [1e-3, .3], [.55, 40.0]
+    for limits, each in [((0, high), [(0, .55), (0, 40)]), ((low, 50), [(1e-3, 50), (.3, 50)]), ((low, high), [(1e-3, .55), (.3, 40)]),
+                         ((low, float('inf')), [(1e-3, float('inf')), (.3, float('inf'))])]:
+        limits = tuple(make(x, dtype) if isinstance(x, list) else x for x in limits)
+        kinds = [(make([.5, .4], dtype), 1.2), (.5, make([1.2, 3.0], dtype))]
+        for etas, factors in zip(kinds, ([(.5, 1.2), (.4, 1.2)], [(.5, 1.2), (.5, 3.0)])):
+            state, alone = init(make([0, 0], dtype), .5), [init(np.zeros(1, dtype), .5) for _ in range(2)]
+            for gs, loss in ([1, -1], 3.0), ([1, 1], 4.0), ([1, 1], 1.0), ([-1, 1], math.nan), ([1, -1], 2.0):
+                dw, state = update(make(gs, dtype), state, variant='irprop+', etas=etas, step_sizes=limits, loss=loss)
+                for i, g in enumerate(gs):
+                    move, alone[i] = update(np.full(1, g, dtype), alone[i], variant='irprop+', etas=factors[i], step_sizes=each[i], loss=loss)
+                    assert np.asarray(dw)[i] == move[0] and np.asarray(state.step)[i] == alone[i].step[0]
+
+
+@pytest.mark.parametrize('name', ['numpy', 'torch', 'strict'])
+@pytest.mark.parametrize('limits', [(1e-6, [1.0, 2.0, 3.0]), ([.1, .2, .3], 50.0)], ids=str)
+def test_limits_that_do_not_fit_move_nothing_in_update(name, limits):
+    make = library(name)
+    limits = tuple(make(x, 'float64') if isinstance(x, list) else x for x in limits)
+    _, state = update(make([1, -1], 'float64'), init(make([0, 0], 'float64'), .5), variant='rprop+')
+    before = np.asarray(state.sign).copy(), np.asarray(state.step).copy(), state.loss
+    with pytest.raises((ValueError, RuntimeError)):
+        update(make([1, 1], 'float64'), state, variant='rprop+', step_sizes=limits)
+    assert np.array_equal(before[0], np.asarray(state.sign)) and np.array_equal(before[1], np.asarray(state.step)) and before[2] == state.loss
+
+
 def test_settings_of_another_library_are_refused_by_name():
     strict = pytest.importorskip('array_api_strict', reason='array-api-strict is not installed')
     with pytest.raises(ValueError, match='lr='):
@@ -225,7 +267,7 @@ def test_settings_of_another_library_are_refused_by_name():
 
 
 def test_arrays_of_settings_follow_the_weights_to_their_device():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p = torch.nn.Parameter(torch.zeros(3, device='meta'))
     p.grad = torch.zeros(3, device='meta')
     optimizer = Rprop([p], lr=np.full(3, .1))
@@ -243,7 +285,7 @@ def test_what_is_no_group():
 def test_types_that_no_step_can_move():
     with pytest.raises(TypeError, match='at least 16 bits'):
         Parameter(np.zeros(2, [('float', 'f4')]))
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     with pytest.raises(TypeError, match='at least 16 bits'):
         Rprop([torch.nn.Parameter(torch.zeros(2).to(torch.float8_e4m3fn), requires_grad=False)])
 
@@ -263,7 +305,7 @@ def test_a_masked_gradient_is_refused_and_one_without_a_mask_is_taken():
 
 
 def test_a_gradient_with_a_lazy_minus():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     z = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
     (z.conj() * 2).real.sum().backward()
     a, b = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
@@ -285,7 +327,7 @@ def test_gradients_that_cannot_be_written_are_cleared_too(g):
 
 
 def test_a_gradient_made_in_inference_mode_is_cleared():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p = torch.nn.Parameter(torch.zeros(3))
     with torch.inference_mode():
         p.grad = torch.ones(3)
@@ -296,7 +338,7 @@ def test_a_gradient_made_in_inference_mode_is_cleared():
 
 
 def test_a_sparse_gradient_is_cleared():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     layer = torch.nn.Embedding(4, 2, sparse=True)
     layer(torch.tensor([1])).sum().backward()
     Rprop(layer.parameters()).zero_grad(set_to_none=False)
@@ -346,7 +388,7 @@ def test_steps_of_long_doubles_are_used(path):
 
 
 def test_bfloat16_states_of_torch_are_read():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p, q = (torch.nn.Parameter(torch.zeros(3, dtype=torch.bfloat16)) for _ in range(2))
     theirs, ours = torch.optim.Rprop([p]), Rprop([q])
     p.grad = torch.tensor([1.0, -1.0, 0.0], dtype=torch.bfloat16)

@@ -386,7 +386,7 @@ def test_gradients_in_a_row_some_of_which_are_missing(path):
 
 
 def test_a_sparse_gradient_after_flatten_is_refused_by_name():
-    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     params = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(4))]
     flatten(params)
     optimizer = Rprop(params)
@@ -571,7 +571,7 @@ def test_flatten_refuses_gradients_that_do_not_fit():
 
 
 def test_gradients_of_tensors_in_a_row_that_are_turned():
-    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     params = [torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(4))]
     flatten(params)
     optimizer = Rprop(params, lr=1.0)
@@ -585,7 +585,7 @@ def test_gradients_of_tensors_in_a_row_that_are_turned():
 
 
 def test_a_lazy_conjugate_is_refused():
-    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     with pytest.raises(ValueError, match='resolve_conj'):
         Rprop([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64).conj())])
 
@@ -623,7 +623,7 @@ def test_a_row_of_gradients_that_overlaps_the_row_of_weights(path, w_at, g_at):
 
 
 def test_a_parameter_that_becomes_a_lazy_conjugate_is_refused():
-    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     p = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
     optimizer = Rprop([p])
     p.grad = torch.ones(2, dtype=torch.complex64)
@@ -662,7 +662,7 @@ def test_a_parameter_that_claims_to_equal_another_is_another():
 
 
 def test_tensors_that_are_replaced_in_the_list_are_noticed():
-    torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
     for p in params:
         p.grad = torch.ones(1)

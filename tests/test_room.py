@@ -12,7 +12,8 @@ import pytest
 from streams import bits, gradients
 
 from rprop_lit import Parameter, Rprop, config, init, update
-from rprop_lit.inside import files, parameters
+from rprop_lit.inside import files, parameters, rows
+from rprop_lit.inside.engine import TakenBack
 from rprop_lit.optim import BACKENDS, States
 
 HERE = Path(__file__).resolve().parent
@@ -83,6 +84,55 @@ def test_three_thousand_interrupts_in_a_row(backend, dtype, n, trials):
                           capture_output=True, text=True, timeout=115)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith('whole')
+
+
+class Pressed:
+    "An array, or a group, to whose holder Ctrl-C comes again, so many times, whenever it is written to"
+    def __init__(self, held, times):
+        self.held, self.left = held, times
+
+    def press(self):
+        self.left -= 1
+        if self.left >= 0:
+            raise KeyboardInterrupt
+
+    def __setitem__(self, key, value):
+        self.press()
+        self.held[key] = value
+
+    def remember(self, loss):
+        self.press()
+        self.held.remember(loss)
+
+
+@pytest.mark.parametrize('times', [0, 1, 3])
+def test_interrupts_while_a_short_step_is_taken_back(monkeypatch, times):
+    ps, begin, pressed = [Parameter(np.zeros(3)), Parameter(np.zeros(2))], TakenBack.__init__, []
+    optimizer = Rprop(ps, variant='irprop+')
+    for loss, sign in ((3.0, 1), (2.0, 1), (1.0, -1)):
+        for p in ps:
+            p.grad = sign * np.ones(p.shape)
+        if loss > 1:
+            optimizer.step(loss=loss)
+    before = str(optimizer.state_dict()), [bits(p.data) for p in ps]
+
+    def kept(self, groups, ready):
+        begin(self, groups, ready)
+        self.arrays = [(Pressed(a, times), old) for a, old in self.arrays]
+        self.losses = [(Pressed(group, times), loss) for group, loss in self.losses]
+        pressed.extend(one for one, _ in self.arrays + self.losses)
+
+    def interrupted(moves, maxlen):
+        next(moves)  # signs, steps and the first weights are new
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TakenBack, '__init__', kept)
+        patch.setattr(rows, 'deque', interrupted)
+        optimizer.step(loss=1.0)
+    assert len(pressed) == 6 and all(one.left < 0 for one in pressed)
+    assert (str(optimizer.state_dict()), [bits(p.data) for p in ps]) == before
+    optimizer.step(loss=1.0)
+    assert optimizer.state[ps[0]]['step'] == 3
 
 
 # ---- files

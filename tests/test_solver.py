@@ -147,18 +147,18 @@ def test_negative_zero_is_another_point():
 
 # ---- bounds
 
-def test_a_thousand_bounded_quadratics():
+def test_many_bounded_quadratics():
     random = np.random.default_rng(4)
-    for trial in range(1000):
+    for trial in range(320):
         n = int(random.integers(1, 5))
         Q = np.linalg.qr(random.standard_normal((n, n)))[0]
-        well = trial % 10 == 0
+        well = trial % 8 == 0
         A = Q * np.exp(random.uniform(0, 1.5 if well else 7, n)) @ Q.T
         centre = random.standard_normal(n) * 2
         low = random.uniform(-2, 1, n)
         high = low + random.choice([0.0, 0.5, 2.0], n)
         low[random.random(n) < 0.2], high[random.random(n) < 0.2] = -math.inf, math.inf
-        variant = VARIANTS[trial % 4]
+        variant = VARIANTS[trial // 8 % 4]  # each of them goes to the end on ten
 
         def fun(x):
             assert (low <= x).all() and (x <= high).all()
@@ -443,7 +443,7 @@ def test_a_bad_start_is_called_so(x0, kind, match):
 
 
 def test_a_tensor_as_start():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     for x0 in (torch.ones(2), [torch.ones(2), np.ones(2)]):
         with pytest.raises(TypeError, match=r'x0 is a torch tensor: pass x0\.detach'):
             rprop(never, x0)
@@ -481,7 +481,7 @@ def test_no_answer_is_misunderstood(out, match):
 
 
 def test_answers_of_other_types_are_welcome():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     plain = minimize(square, [1.0, 2.0])
     for fun in (lambda x: (np.float64(square(x)[0]), list(square(x)[1])), lambda x: ([square(x)[0]][0].reshape(1), square(x)[1]),
                 lambda x: (torch.tensor(square(x)[0], requires_grad=True), torch.tensor(square(x)[1])),
@@ -652,7 +652,7 @@ def test_rosenbrock_by_differences_ends_where_the_gradient_leads():
 
 
 def test_torch_gradients_bring_no_warning():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
 
     def fun(x):
         w = torch.tensor(x, requires_grad=True)
@@ -810,7 +810,7 @@ def test_a_trace_is_what_the_pictures_draw():
     own = Trace()
     minimize(rosenbrock().fun, [-1.2, 1.0], callback=own, options={'maxiter': 80})
     assert np.array_equal(own.points, t.points) and own.undone == t.undone
-    pictures = pytest.importorskip('rprop_lit.pictures')
+    pictures = pytest.importorskip('rprop_lit.pictures', reason='Matplotlib is not installed')
     pictures.path(t.points, rosenbrock().fun, t.undone)
     pictures.trace(t.errors)
     pictures.heat(t.steps)
@@ -1161,7 +1161,7 @@ def test_nested_structures_come_back_as_they_were():
 
 
 def test_tensors_in_a_list_are_refused_as_one_is():
-    torch = pytest.importorskip('torch')
+    torch = pytest.importorskip('torch', reason='torch is not installed')
     for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)], [1.0, [torch.ones(2)]]):
         with pytest.raises(TypeError, match='x0 is a torch tensor'):
             minimize(square, x0)
@@ -1240,7 +1240,7 @@ def test_a_trace_becomes_a_table():
 
 
 def test_a_trace_draws_itself():
-    plt = pytest.importorskip('matplotlib.pyplot')
+    plt = pytest.importorskip('matplotlib.pyplot', reason='Matplotlib is not installed')
     trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
     ax = trace.plot(label='mine')
     line, = ax.get_lines()
@@ -1429,34 +1429,39 @@ RUN = '''
 import sys, os, numpy as np
 from rprop_lit import minimize
 from rprop_lit.problems import rosenbrock
-path, die_at, variant, jac = sys.argv[1:]
-calls = []
-def fun(x):
-    calls.append(1)
-    if len(calls) == int(die_at):
-        os.kill(os.getpid(), 9)
-    error, g = rosenbrock(3).fun(x)
-    return (error, g) if jac == 'True' else error
-r = minimize(fun, [-1.2, 1.0, 0.7], variant=variant, jac=True if jac == 'True' else jac, bounds=[(-2, 2)] * 3,
-             options={'checkpoint': path, 'checkpoint_every': 3, 'maxiter': 120, 'trace': True})
-print(r.x.tobytes().hex(), r.jac.tobytes().hex(), r.fun.hex(), r.nit, r.nfev, r.njev, r.status, len(r.trace), sum(map(hash, r.trace.errors)), r.message)
+def run(path, die_at, variant, jac):
+    calls = []
+    def fun(x):
+        calls.append(1)
+        if len(calls) == int(die_at):
+            os.kill(os.getpid(), 9)
+        error, g = rosenbrock(3).fun(x)
+        return (error, g) if jac == 'True' else error
+    r = minimize(fun, [-1.2, 1.0, 0.7], variant=variant, jac=True if jac == 'True' else jac, bounds=[(-2, 2)] * 3,
+                 options={'checkpoint': path, 'checkpoint_every': 3, 'maxiter': 120, 'trace': True})
+    return r.x.tobytes(), r.jac.tobytes(), r.fun.hex(), r.nit, r.nfev, r.njev, r.status, len(r.trace), r.trace.errors, r.message
 '''
 
 
-def run_to_the_end(path, die_at=0, variant='irprop+', jac='True'):
-    done = subprocess.run([sys.executable, '-c', RUN, str(path), str(die_at), variant, jac], capture_output=True, text=True,
+def run_to_the_end(path, variant, jac):
+    scope = {}
+    exec(RUN, scope)
+    return scope['run'](path, 0, variant, jac)
+
+
+def run_till_killed(path, die_at, variant, jac):
+    done = subprocess.run([sys.executable, '-c', f'{RUN}run(*sys.argv[1:])', str(path), str(die_at), variant, jac], capture_output=True, text=True,
                           env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)))
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.stdout
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.mark.parametrize('variant, jac, deaths', [('irprop+', 'True', (9, 20, 31)), ('rprop-', 'True', (2, 50)), ('irprop-', '2-point', (60,))])
 def test_a_killed_run_goes_on_bit_for_bit(variant, jac, deaths, tmp_path):
-    whole = run_to_the_end(tmp_path / 'whole', variant=variant, jac=jac)
+    whole = run_to_the_end(tmp_path / 'whole', variant, jac)
     for die_at in deaths:
-        assert run_to_the_end(tmp_path / 'killed', die_at, variant, jac) == ''
-    assert run_to_the_end(tmp_path / 'killed', variant=variant, jac=jac) == whole != ''
-    assert run_to_the_end(tmp_path / 'killed', variant=variant, jac=jac) == whole  # a finished run is told again
+        run_till_killed(tmp_path / 'killed', die_at, variant, jac)
+    assert run_to_the_end(tmp_path / 'killed', variant, jac) == whole
+    assert run_to_the_end(tmp_path / 'killed', variant, jac) == whole  # a finished run is told again
     assert sorted(os.listdir(tmp_path)) == ['killed', 'whole']
 
 
@@ -1577,7 +1582,7 @@ def test_a_callback_is_told_of_each_step_once_over_two_runs(tmp_path):
 
 
 def test_pictures_take_a_trace():
-    plt = pytest.importorskip('matplotlib.pyplot')
+    plt = pytest.importorskip('matplotlib.pyplot', reason='Matplotlib is not installed')
     from rprop_lit import pictures
     trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
 
