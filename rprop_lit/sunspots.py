@@ -91,7 +91,7 @@ def arv(forecast: np.ndarray, task: Task) -> dict[str, float]:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a8ae9e69
 def linear(task: Task) -> np.ndarray:
-    "Forecasts of AR(12): weighted sum of the inputs plus a constant, least squares over the training years (Yule 1927)"
+    "Forecasts of AR(12): inputs weighted, plus a constant; least squares over the training years (Yule 1927)"
     table = np.column_stack([task.inputs, np.ones(len(task.inputs))])
     training = task.parts['training']
     weights = np.linalg.lstsq(table[training], task.targets[training], rcond=None)[0]
@@ -124,7 +124,8 @@ class Fit(NamedTuple):
     stopped: int
 
 # %% ../nbs/evidence/88_sunspots.ipynb #d06477c0
-def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500, tick: Callable[[], Any] = lambda: None) -> Fit:
+def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500,
+        tick: Callable[[], Any] = lambda: None) -> Fit:
     """Train a network on the training years, and keep the weights of the lowest validation error.
 
     Parameters
@@ -172,8 +173,8 @@ def forecast_of(fitted: Fit, task: Task) -> np.ndarray:
     return fitted.net(task.inputs).data[:, 0]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #dee8d0de
-def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5), epochs: int = 500,
-          tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
+def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5),
+          epochs: int = 500, tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
     "Train each variant from each start: for each variant a list of `Fit`, in the order of the seeds"
     runs: dict[str, list[Fit]] = {variant: [] for variant in variants}
     for seed in seeds:
@@ -204,33 +205,39 @@ def ahead(task: Task, fits: Iterable[Fit]) -> dict[str, int]:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #be19794b
 def standing(task: Task, fits: list[Fit]) -> dict[str, float]:
-    "Medians over the starts: evaluations to the target and to the kept weights, and the errors of the three periods"
+    "Medians over the starts: evaluations to the target and to the kept weights, the errors of the periods"
     level = TARGET * arv(linear(task), task)['training']
     target = np.median([evaluations_to(f.errors['training'], level) for f in fits])
     waits = {'target': target, 'kept': np.median([f.stopped + 1 for f in fits])}
-    return {name: float(x) for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}
+    return {name: float(x)
+            for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #31bd3e97
 def _line(name: str, waits: Sequence[str], errors: Sequence[str], spread: str, beats: str) -> str:
     "One line of the table, 80 columns wide"
-    return f'{name:<14}' + ''.join(f'{w:>7}' for w in waits) + '{:>11}{:>12}{:>11}'.format(*errors) + f'{spread:>12}{beats:>6}'
+    return (f'{name:<14}' + ''.join(f'{w:>7}' for w in waits) + '{:>11}{:>12}{:>11}'.format(*errors)
+            + f'{spread:>12}{beats:>6}')
 
 # %% ../nbs/evidence/88_sunspots.ipynb #37919c09
 def table(task: Task, runs: dict[str, list[Fit]]) -> str:
     "The line and the networks side by side, 80 columns wide: medians over the starts"
     years = [f'{first}-{last}' for first, last in PERIODS.values()]
-    lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'), _line('', ['after', 'after'], years, 'range', 'line')]
+    lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'),
+             _line('', ['after', 'after'], years, 'range', 'line')]
     lines.append(_line(LINE, ['-', '-'], [f'{x:.4f}' for x in arv(linear(task), task).values()], '-', '-'))
     for variant, fits in runs.items():
         target, stopped, *errors = standing(task, fits).values()
         test = kept(fits)['test']
-        lines.append(_line(variant, [f'{target:g}' if target < np.inf else '-', f'{stopped:g}'], [f'{x:.4f}' for x in errors],
+        lines.append(_line(variant, [f'{target:g}' if target < np.inf else '-', f'{stopped:g}'],
+                           [f'{x:.4f}' for x in errors],
                            f'{test.min():.3f}-{test.max():.3f}', f"{ahead(task, fits)['test']}/{len(fits)}"))
     return '\n'.join(lines)
 
 # %% ../nbs/evidence/88_sunspots.ipynb #24c7bd07
-_VERDICTS = {(True, True): 'they learned the past, and to forecast better too.', (True, False): 'they learned the past, and not to forecast better.',
-             (False, False): 'they have not even learned the past yet.', (False, True): 'they were lucky.'}
+_VERDICTS = {(True, True): 'they learned the past, and to forecast better too.',
+             (True, False): 'they learned the past, and not to forecast better.',
+             (False, False): 'they have not even learned the past yet.',
+             (False, True): 'they were lucky.'}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a559fd5c
 def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
@@ -238,17 +245,19 @@ def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
     fits = [f for group in runs.values() for f in group]
     wins = ahead(task, fits)
     past, future = (wins[period] > len(fits) / 2 for period in ('training', 'test'))
-    counts = f"{wins['training']} of {len(fits)} networks in the training years, {wins['test']} in the test years"
+    counts = (f"{wins['training']} of {len(fits)} networks in the training years, "
+              f"{wins['test']} in the test years")
     return f'Ahead of the line: {counts};\n{_VERDICTS[past, future]}'
 
 # %% ../nbs/evidence/88_sunspots.ipynb #eb1c84cf
 def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
-    "The four learning curves: training thick, validation thin, the kept weights a circle; the line's training error is dashed"
+    "Learning curves: training thick, validation thin, kept weights circled, the line's training error dashed"
     from rprop_lit.pictures import COLOURS, trace
     for variant, f in fits.items():
         trace(f.errors['training'], ax, variant)
         ax.plot(f.errors['validation'], color=COLOURS[variant], lw=.5)
-        ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant], markerfacecolor='white')
+        ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant],
+                markerfacecolor='white')
     ax.axhline(arv(linear(task), task)['training'], color='0.5', lw=1, ls='--')
     ax.set(ylabel='average relative variance', ylim=(.05, .5))
     ax.set_title('Training error (thick), validation error (thin), kept weights (circle)')
@@ -256,7 +265,7 @@ def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #42a13dee
 def draw_steps(fits: dict[str, Fit], ax: Any) -> Any:
-    "The first 400 step sizes of the network with the lowest validation error: evaluations across, weights down"
+    "The first 400 step sizes of the network of lowest validation error: evaluations across, weights down"
     from rprop_lit.pictures import heat
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     heat(fits[best].steps[:400], ax)
@@ -269,7 +278,8 @@ def draw_forecast(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
     from rprop_lit.pictures import COLOURS
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     late = task.years > PERIODS['training'][1]
-    years, truth, net, line = (a[late] for a in (task.years, task.targets, forecast_of(fits[best], task), linear(task)))
+    years, truth, net, line = (
+        a[late] for a in (task.years, task.targets, forecast_of(fits[best], task), linear(task)))
     ax.plot(years, truth * task.scale, color='0.7', lw=4, label='truth')
     ax.plot(years, line * task.scale, color='0.4', lw=1, ls='--', label=LINE)
     ax.plot(years, net * task.scale, color=COLOURS[best], label=f'network, {best}')
