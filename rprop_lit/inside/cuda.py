@@ -4,24 +4,22 @@
 
 # %% auto #0
 __all__ = ['BODY', 'TYPES', 'KERNEL', 'FEW', 'MANY', 'source', 'call_type', 'calls_for', 'options', 'kernel', 'device_of',
-           'address', 'addresses', 'all_whole', 'Place', 'DeviceLoss', 'Launcher', 'fill', 'Cuda', 'flip_of',
+           'address', 'addresses', 'all_whole', 'Place', 'DeviceLoss', 'Launch', 'Launcher', 'Cuda', 'flip_of',
            'check_capture']
 
 # %% ../../nbs/inside/50_cuda.ipynb #7e0ee196
-import math
 import sys
 import weakref
-from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .engine import Readable
 from ..rule import is_tensor
-from ..variants import Flip, flip_for, read_loss, variant_named
+from ..variants import Flip
 
 # %% ../../nbs/inside/50_cuda.ipynb #78a613b8
 BODY = '''
@@ -286,6 +284,26 @@ class DeviceLoss:
             return float(self.value.get()[0])
 
 # %% ../../nbs/inside/50_cuda.ipynb #e747e139
+class Launch(NamedTuple):
+    "A call, with the parts of it that are filled in at each step"
+    arrays: list
+    head: np.ndarray
+    g: np.ndarray
+    w: np.ndarray
+    packed: np.ndarray
+    rows: int
+    grid: tuple
+
+
+def _launch_of(arrays: list[int], call: np.ndarray, blocks: int) -> Launch:
+    "A call made ready: addresses, settings and flags are fields of `head`, in the order of the structure"
+    names: Any = call.dtype.names
+    head, row = call[list(names[:names.index('rows')])], call['row'][0, :len(arrays)]
+    packed = call.view(f'V{call.itemsize}')  # or CuPy would ask what the structure holds, field by field
+    grid = max(1, min(int(call['chunks'][0]), blocks)),
+    return Launch(arrays, head, row['g'], row['w'], packed, call.dtype['row'].shape[0], grid)
+
+
 class Launcher:
     "The calls for a plan, which are filled in and launched at each step"
     def __init__(self, plan: Any, ws: list) -> None:
@@ -294,11 +312,10 @@ class Launcher:
         compiler = cuda.nvrtc.getVersion()
         new = cuda.runtime.driverGetVersion() >= 12_010 and compiler >= (12, 1)
         most = MANY if new and int(cuda.Device(self.device).compute_capability) >= 70 else FEW
-        self.calls = calls_for(self.kind, list(map(_size, ws)), plan.store.ends, most)
-        # CuPy asks what a structure holds, field by field
-        self.as_bytes = [call.view(f'V{call.itemsize}') for _, call in self.calls]
+        calls = calls_for(self.kind, list(map(_size, ws)), plan.store.ends, most)
+        blocks = 8 * cuda.Device(self.device).attributes['MultiProcessorCount']
+        self.launches = [_launch_of(*call, blocks) for call in calls]
         self.bytes = np.array([_size(w) * w.itemsize for w in ws])
-        self.blocks = 8 * cuda.Device(self.device).attributes['MultiProcessorCount']
 
     def launch(self, plan: Any, ws: list, gs: list, flip: Flip) -> None:
         "Step the weights of a plan"
@@ -308,12 +325,12 @@ class Launcher:
         how = [flip.forget, flip.undo, flip.retreat, plan.settings.maximize,
                loss is not None and '64' in str(loss.error.dtype), False]
         with sys.modules['cupy'].cuda.Device(self.device):
-            for (arrays, call), packed in zip(self.calls, self.as_bytes):
-                how[-1] = loss is not None and not loss.left and packed is self.as_bytes[-1]
-                fill(call, places, plan.limits[:4], how)
-                call['row']['g'][0, :len(arrays)], call['row']['w'][0, :len(arrays)] = at[:, arrays]
-                run = kernel(self.kind, call.dtype['row'].shape[0], self.device)
-                run((max(1, min(int(call['chunks'][0]), self.blocks)),), (256,), (packed,), stream=place)
+            for one in self.launches:
+                how[-1] = loss is not None and not loss.left and one is self.launches[-1]
+                one.head[0] = *places, *plan.limits[:4], *how
+                one.g[:], one.w[:] = at[:, one.arrays]
+                run = kernel(self.kind, one.rows, self.device)
+                run(one.grid, (256,), (one.packed,), stream=place)
         if place.captured:
             _keep(plan, loss)
 
@@ -328,13 +345,6 @@ class Launcher:
             if not across.any():
                 return gs, at
             gs = [_copy(g, place) if bad else g for g, bad in zip(gs, across)]
-
-
-def fill(call: np.ndarray, places: Sequence, numbers: Sequence, how: Sequence) -> None:
-    "Write addresses, settings and flags into a call: its fields in the order of the structure"
-    names: Any = call.dtype.names
-    for name, value in zip(names, (*places, *numbers, *how)):
-        call[name] = value
 
 
 def _size(w: Any) -> int:
@@ -403,9 +413,8 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
         An error that is missing, not finite at the first step, or on another GPU than the weights; an error
         that would have to be read while a CUDA graph is captured.
     """
-    settings = group.settings
-    if variant_named(settings.variant).undo != 'if worse':
-        return flip_for(settings.variant, None, math.inf)
+    if not group.compares():
+        return group.flip(loss)
     error, first = loss.detach() if is_tensor(loss) else loss, weights[0][0]
     there, here = device_of(error), {device_of(ws[0]) for ws in weights}
     if there is not None and None not in here and there not in here:
@@ -422,7 +431,7 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
     if captured:
         raise RuntimeError('a CUDA graph cannot contain an error that was read: pass loss= as an array on '
                            'the GPU')
-    return flip_for(settings.variant, read_loss(loss, settings.maximize), group.last_loss())
+    return group.flip(loss)
 
 # %% ../../nbs/inside/50_cuda.ipynb #6d90b6c0
 def _comparable(error: Any, w: Any) -> bool:

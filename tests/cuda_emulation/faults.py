@@ -27,12 +27,12 @@ FAULTS = {
         T + 'test_the_last_error_is_a_number_for_everybody', 'inside/groups:Group.update',
         "'loss' in new", 'False'),
     'a host error forgets that of the GPU': (
-        SURVIVES, CUDA + 'flip_of', 'group.last_loss()', "group['loss']"),
+        SURVIVES, 'inside/groups:Group.flip', 'self.last_loss()', "self['loss']"),
     'a new place for the error forgets the last one': (
         SURVIVES, CUDA + '_compared_there', 'DeviceLoss(w, group.last_loss())', 'DeviceLoss(w, math.inf)'),
     'the error is remembered by each launch': (
         T + 'test_more_arrays_than_arguments_hold_take_another_launch', CUDA + 'Launcher.launch',
-        ' and (packed is self.as_bytes[-1])', ''),
+        ' and one is self.launches[-1]', ''),
     'a capture fills in the last error': (CAPTURE, CUDA + 'flip_of', 'if captured and (', 'if False and ('),
     'a capture reads the error': (CAPTURE, CUDA + 'flip_of', 'if captured:', 'if False:'),
     'a capture keeps a copy': (CAPTURE, CUDA + '_copy', 'place.captured', 'False'),
@@ -59,7 +59,7 @@ FAULTS = {
         'there is not None and None not in here and (there not in here)', 'False'),
     'one kernel for all devices': (
         T + 'test_two_devices', CUDA + 'Launcher.launch',
-        'call.dtype[\'row\'].shape[0], self.device)', 'call.dtype[\'row\'].shape[0], 0)'),
+        'one.rows, self.device)', 'one.rows, 0)'),
     'lazy negatives as they lie': (
         T + 'test_lazy_and_sparse_gradients_of_torch', 'inside/parameters:gradient',
         '.resolve_neg()', '', CUDA + 'all_whole', ' and (not x.is_neg())', ''),
