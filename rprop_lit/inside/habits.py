@@ -25,7 +25,7 @@ def _slack(trace: GoldenTrace, want: tuple) -> float:
 
 
 def departs(weights: tuple, want: tuple, trace: GoldenTrace | None = None) -> int | None:
-    "The first step, from 0, whose weight is not as wanted, or None; with a trace, rounding is forgiven"
+    "The first step, from 0, where `weights` is not as `want`, or None; with a `trace`, rounding is forgiven"
     slack = _slack(trace, want) if trace else 0.0
     same = [a == b or abs(a - b) <= slack or (a != a and b != b) for a, b in zip(weights, want, strict=False)]
     return same.index(False) if False in same else None if len(weights) == len(want) else len(same)
@@ -111,7 +111,7 @@ def _at_start(trace: GoldenTrace, variant: str) -> SimpleNamespace:
 
 @cache
 def imitate(trace: GoldenTrace, variant: str, habits: tuple = ()) -> tuple[float, ...]:
-    "The weights of a trace for a variant with these habits"
+    "The weights of `trace` for a `variant` with these `habits`"
     weight, wide = np.dtype(trace.dtype).type, np.dtype(trace.step_dtype).type
     before, after = (
         [change for name, change in table.items() if name in habits] for table in (BEFORE, AFTER)
@@ -128,7 +128,7 @@ def imitate(trace: GoldenTrace, variant: str, habits: tuple = ()) -> tuple[float
 
 # %% ../../nbs/inside/72_habits.ipynb #84581499
 def explained(pairs: list, variant: str, habits: tuple) -> int:
-    "How many traces a variant with these habits walks as was seen"
+    "How many of the `pairs`, a trace and what was seen there, a `variant` with these `habits` walks alike"
     return sum(
         departs(walked.weights, imitate(trace, variant, habits), trace) is None for trace, walked in pairs
     )

@@ -71,7 +71,7 @@ def traces(dtype: str = 'float64') -> list[GoldenTrace]:
 
 # %% ../../nbs/inside/70_traces.ipynb #678e7978
 class Walked(NamedTuple):
-    "What an optimizer did with a trace"
+    "What an optimizer did: its `weights`, an error if it `refused`, and whether it `wrote` into a gradient"
     weights: tuple[float, ...]
     refused: str = ''
     wrote: bool = False
@@ -100,7 +100,10 @@ def _new_weights(new: Any, w: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/inside/70_traces.ipynb #011da487
 def run(factory: Callable, trace: GoldenTrace, reuse: bool = False) -> Walked | None:
-    "Walk an optimizer through a trace; None where the factory returns None because it cannot be set so"
+    """Walk an optimizer through `trace`; None where `factory` returns None because it cannot be set so.
+
+    With `reuse`, all gradients come in one array.
+    """
     w, grad = np.full((2, np.size(trace.start)), trace.start, trace.dtype)
     weights, wrote = list[float](), False
     try:
@@ -144,7 +147,10 @@ def _read_number(word: str) -> float:
 
 # %% ../../nbs/inside/70_traces.ipynb #5e1f00a2
 def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walked | None:
-    "Walk a program through a trace; None where it prints nothing because it cannot be set so"
+    """Walk the program `command` through `trace`; None where it prints nothing because it cannot be set so.
+
+    A `Misuse` says that it fails, takes longer than `seconds`, or prints something else.
+    """
     words = shlex.split(command, posix=os.name != 'nt') or ['']
     try:
         done = subprocess.run(words, input=_lines(trace), capture_output=True, text=True, timeout=seconds)
