@@ -162,7 +162,8 @@ def side_by_side(factory: Callable, trace: GoldenTrace) -> str:
     pair = run(factory, GoldenTrace(**vars(trace) | two))
     if not all(alone) or not pair or pair.refused:
         return 'not set'
-    return verdict(pair.weights, sum(zip(*(walked.weights for walked in alone), strict=True), ()), trace)  # type: ignore[union-attr]
+    want = sum(zip(*(walked.weights for walked in alone), strict=True), ())  # type: ignore[union-attr]
+    return verdict(pair.weights, want, trace)
 
 # %% ../../nbs/inside/72_habits.ipynb #55ae263a
 class Report(NamedTuple):
