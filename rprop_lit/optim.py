@@ -80,7 +80,7 @@ class Rprop:
             self._memories.setdefault(p, Memory())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        "Forget all gradients: set them to None, or fill them with zeros in place"
+        "Forget all gradients: `set_to_none`, or else fill them with zeros in place"
         for _, p in labelled(self._groups):
             if set_to_none:
                 p.grad = None
