@@ -135,6 +135,11 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
         Standard deviation of the noise in every coordinate, in units of the gradient.
     seed : int, default 0
         Of the noise; every call of `fun` draws afresh, so make a new noisy problem to repeat a run.
+
+    Returns
+    -------
+    Problem
+        With the same minimum.
     """
     random = np.random.default_rng(seed)
 
