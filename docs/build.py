@@ -42,6 +42,7 @@ SERVED = {  # what of the npm packages the site serves
     'pyodide/pyodide-lock.json': 'pyodide/pyodide-lock.json',
 }
 PHONE, TABLET = 358, 480  # pixels that a table has there
+LETTER = {'th': 8, 'td': 7}  # pixels of a letter in a phone's table, if it is a wide one
 NO_DOCS = 'skip_procs = add_show_docs,exec_show_docs,clean_show_doc,add_links,mv_exports,add_fold'  # done here: docs/reference.py, docs/chapters.py
 
 
@@ -192,8 +193,8 @@ def labelled(html):
 
     def mark(match):
         rows = [re.findall(r'<(t[hd])\b([^>]*)>(.*?)</\1>', row, re.S) for row in re.findall(r'<tr\b.*?</tr>', match[0], re.S)]
-        longest = [max(len(word) for _, _, text in column for word in re.split(r'\s|(?<=\w-)(?=\w)', plain(text))) for column in zip(*rows)]
-        need = 7 * sum(longest) + 9 * len(longest)
+        widths = [max(LETTER[tag] * len(word) for tag, _, text in column for word in re.split(r'\s|(?<=\w-)(?=\w)', plain(text))) for column in zip(*rows)]
+        need = sum(widths) + 9 * len(widths)
         if need <= PHONE:
             return match[0]
         names = [plain(text) for _, _, text in rows[0]]

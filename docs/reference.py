@@ -212,17 +212,24 @@ def table(head, rows):
     return ':::{container} params\n' + '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines) + '\n:::\n'
 
 
+def head_of(node, name, returns):
+    "The first line of a function that is called `name`, with air around the defaults"
+    head = ast.unparse(ast.FunctionDef(name, node.args, [ast.Pass()], [], returns, lineno=0, type_params=[])).split('\n')[0].removesuffix(':')
+    for arg, annotation, default in signature(node):
+        if annotation and default:
+            head = head.replace(f'{arg}: {annotation}={default}', f'{arg}: {annotation} = {default}')
+    return head
+
+
 def call(entry, node):
     "How it is called, as a block of code"
     if isinstance(node, ast.FunctionDef):
-        head = ast.unparse(ast.FunctionDef(node.name, node.args, [ast.Pass()], [], node.returns, lineno=0, type_params=[]))
-        return fit(short(head.split('\n')[0].removesuffix(':')))
+        return fit(short(head_of(node, node.name, node.returns)))
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is None:
             return fit(f"class {node.name}({', '.join(' = '.join(filter(None, (n, d))) for n, _, d in signature(node))})")
-        head = ast.unparse(ast.FunctionDef('x', init.args, [ast.Pass()], [], None, lineno=0, type_params=[])).split('\n')[0]
-        return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head).removesuffix(':')))
+        return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head_of(init, 'x', None))))
     return ast.unparse(node)
 
 

@@ -457,7 +457,7 @@ def live(page, timeout=110_000):
 
 FITS = '''() => {
   const wide = document.documentElement.scrollWidth > innerWidth ? ['the page'] : [];
-  const inner = [...document.querySelectorAll('.bd-article pre, .bd-article table, .bd-article img, .rprop-play')].filter((e) => e.clientWidth && (e.scrollWidth > e.clientWidth + 1
+  const inner = [...document.querySelectorAll('.bd-article pre, .bd-article table, .bd-article img, .rprop-play, mjx-container[display="true"]')].filter((e) => e.clientWidth && (e.scrollWidth > e.clientWidth + 1
     || e.getBoundingClientRect().right > innerWidth + 1));
   return wide.concat(inner.map((e) => `${e.tagName}: ${e.textContent.slice(0, 80)}`));
 }'''
