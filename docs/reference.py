@@ -12,7 +12,8 @@ import docstring_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'rprop_lit'
-SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)  # the papers of an algorithm, a paragraph of its own at the end of a docstring
+# the papers of an algorithm, a paragraph of its own at the end of a docstring
+SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)
 
 EXAMPLE = re.compile(r'^Examples\n-{8}\n((?:.+\n?|\n(?=>>>))+)', re.M)  # up to an empty line that no further example follows
 
@@ -31,8 +32,10 @@ class Entry(NamedTuple):
 
     @property
     def anchor(self):
-        "Where its entry is found; anchors do not tell `Result` from `result` or `LEGAL` from `legal`, so they say what it is"
-        kind = 'class.' if isinstance(self.node, ast.ClassDef) else '' if isinstance(self.node, ast.FunctionDef) else 'constant.'
+        """Where its entry is found; anchors do not tell `Result` from `result` or `LEGAL` from `legal`,
+        so they say what it is"""
+        kind = ('class.' if isinstance(self.node, ast.ClassDef)
+                else '' if isinstance(self.node, ast.FunctionDef) else 'constant.')
         return f'rprop_lit.{self.module}.{kind}{self.name}'
 
 
@@ -65,7 +68,8 @@ def definitions(body):
             found[node.name] = node
         if isinstance(node, (ast.If, ast.Try)):
             found |= definitions(node.body)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (node.targets if isinstance(node, ast.Assign) else [node.target]
+                   if isinstance(node, ast.AnnAssign) else [])
         for target in targets:
             for name in ast.walk(target):
                 if isinstance(name, ast.Name):
@@ -97,7 +101,8 @@ def entries(module):
 def home_of(module, name):
     "Where a name of a module is defined: 'optim.Parameter' is 'inside.parameters.Parameter'"
     for node in tree_of(module).body:
-        if isinstance(node, ast.ImportFrom) and node.level and name in [alias.asname or alias.name for alias in node.names]:
+        if (isinstance(node, ast.ImportFrom) and node.level
+                and name in [alias.asname or alias.name for alias in node.names]):
             above = [''] + module.split('.')
             package = '.'.join(above[1:len(above) - node.level])
             return home_of('.'.join(filter(None, [package, node.module])), name)
@@ -122,7 +127,8 @@ class Parameter(NamedTuple):
 
 
 def signature(node):
-    "The parameters of a function, or of a class (its fields, or those of its `__init__`), as (name, annotation, default)"
+    """The parameters of a function, or of a class (its fields, or those of its `__init__`),
+    as (name, annotation, default)"""
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is not None:
@@ -131,9 +137,11 @@ def signature(node):
         return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in fields]
     a = node.args
     positional = a.posonlyargs + a.args
-    pairs = list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults)) + list(zip(a.kwonlyargs, a.kw_defaults))
+    pairs = (list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults))
+             + list(zip(a.kwonlyargs, a.kw_defaults)))
     pairs += [(arg, None) for arg in (a.vararg, a.kwarg) if arg]
-    return [(arg.arg, ast.unparse(arg.annotation) if arg.annotation else '', ast.unparse(default) if default else '')
+    return [(arg.arg, ast.unparse(arg.annotation) if arg.annotation else '',
+             ast.unparse(default) if default else '')
             for arg, default in pairs if arg.arg not in ('self', 'cls')]
 
 
@@ -185,7 +193,8 @@ def raised(node):
 
 
 def invented(node):
-    "Parameters that a function's docstring describes and its signature does not have; `**` takes any, and a class may describe its attributes"
+    """Parameters that a function's docstring describes and its signature does not have;
+    `**` takes any, and a class may describe its attributes"""
     names = {name for name, _, _ in signature(node)}
     free = isinstance(node, ast.ClassDef) or node.args.kwarg
     return [] if free else [name for name in described(node) if name not in names]
@@ -228,7 +237,8 @@ def call(entry, node):
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is None:
-            return fit(f"class {node.name}({', '.join(' = '.join(filter(None, (n, d))) for n, _, d in signature(node))})")
+            fields = (' = '.join(filter(None, (name, default))) for name, _, default in signature(node))
+            return fit(f"class {node.name}({', '.join(fields)})")
         return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head_of(init, 'x', None))))
     return ast.unparse(node)
 
@@ -309,7 +319,8 @@ def page(module, chapter=None):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             lines.append(body(node))
         for method in entry.methods:
-            lines += [f'({entry.anchor}.{method.name})=\n### `{entry.name}.{method.name}`', f'```python\n{call(entry, method)}\n```', body(method)]
+            lines += [f'({entry.anchor}.{method.name})=\n### `{entry.name}.{method.name}`',
+                      f'```python\n{call(entry, method)}\n```', body(method)]
     return '\n\n'.join(lines) + '\n'
 
 
@@ -320,13 +331,17 @@ def contents():
     top = [[f'[`{name}`](#{e.anchor})', f'`rprop_lit.{e.module}`', summary(e.node)] for name, e in top]
 
     def rows(names):
-        return [[f'[`{name}`]({name}.md)', cell((ast.get_docstring(tree_of(name)) or '').split('\n')[0])] for name in names]
+        return [[f'[`{name}`]({name}.md)', cell((ast.get_docstring(tree_of(name)) or '').split('\n')[0])]
+                for name in names]
 
     public = modules(inside=False)
     room = [name for name in modules() if name not in public]
-    parts = ['# Reference', 'Every public name, from the docstrings of the package. The chapters explain them; this is where to look them up.',
+    parts = ['# Reference',
+             'Every public name, from the docstrings of the package. '
+             'The chapters explain them; this is where to look them up.',
              '## `from rprop_lit import`', table(['name', 'module', 'what it is'], top),
              '## Modules', table(['module', 'what it answers'], rows(public)),
-             '## Machine room', 'How it is fast and safe. These may change without notice.', table(['module', 'what it answers'], rows(room)),
+             '## Machine room', 'How it is fast and safe. These may change without notice.',
+             table(['module', 'what it answers'], rows(room)),
              '```{toctree}\n:hidden:\n\n' + '\n'.join(public + room) + '\n```']
     return '\n\n'.join(parts) + '\n'

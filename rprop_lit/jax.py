@@ -52,7 +52,8 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
     Returns
     -------
     optax.GradientTransformationExtraArgs
-        Its updates are the moves, to be added by `optax.apply_updates`; step sizes are float32, or float64 for float64.
+        Its updates are the moves, to be added by `optax.apply_updates`; step sizes are float32, or float64
+        for float64.
 
     Raises
     ------
@@ -83,7 +84,8 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
         loss = jnp.asarray(value if judged else jnp.inf, state.loss.dtype)
         finite = jnp.isfinite(loss) if judged else True
         how = dict(forget=forget, undo=loss > state.loss if judged else undo == 'always')
-        moved = jax.tree.map(lambda g, s, d: _update_leaf(jnp.asarray(g), s, d, finite, how, settings), grads, state.sign, state.step)
+        moved = jax.tree.map(lambda g, s, d: _update_leaf(jnp.asarray(g), s, d, finite, how, settings),
+                             grads, state.sign, state.step)
         moves, signs, steps = (jax.tree.map(lambda _, m, i=i: m[i], grads, moved) for i in range(3))
         return moves, RpropState(signs, steps, jnp.where(finite, loss, state.loss))
 

@@ -84,15 +84,18 @@ def added(a: Sum, b: Sum) -> Sum:
 def _moved(x: Any, xp: Any) -> Any:
     "The array in the memory of a library, NumPy or CuPy"
     if is_tensor(x):
-        raise TypeError('torch tensors are not added up here: return NumPy or CuPy arrays, for example g.detach().numpy()')
+        raise TypeError('torch tensors are not added up here: '
+                        'return NumPy or CuPy arrays, for example g.detach().numpy()')
     if not hasattr(x, 'dtype'):
         return xp.asarray(x)
     return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if hasattr(x, 'get') else x)
 
 def _library(piece: Any) -> Any:
     "CuPy, if the first array of a piece is one of CuPy's, and else NumPy"
-    parts = list(piece.values()) if isinstance(piece, dict) else piece if isinstance(piece, (list, tuple)) else [piece]
-    of_cupy = any(kind.__module__.partition('.')[0] == 'cupy' for kind in type(parts[0] if parts else None).__mro__)
+    parts = (list(piece.values()) if isinstance(piece, dict)
+             else piece if isinstance(piece, (list, tuple)) else [piece])
+    of_cupy = any(kind.__module__.partition('.')[0] == 'cupy'
+                  for kind in type(parts[0] if parts else None).__mro__)
     return namespace(parts[0]) if of_cupy else np
 
 # %% ../nbs/use/70_scale.ipynb #9f25367b
@@ -191,7 +194,8 @@ class FullBatch:
                 show(more)
             blocks = self.runner.run(w, count)
         if self.pieces not in (None, sum(done)):
-            raise RuntimeError(f'the data holds {sum(done)} pieces now, and held {self.pieces} before: it must give the same pieces every time')
+            raise RuntimeError(f'the data holds {sum(done)} pieces now, and held {self.pieces} before: '
+                               'it must give the same pieces every time')
         self.pieces = sum(done)
         return self._finished(tree_sum(blocks, added), w)
 
@@ -201,7 +205,8 @@ class FullBatch:
             raise ValueError('a mean needs rows, and the data has none')
         count = whole.rows if self.mean else 1
         with np.errstate(all='ignore'):
-            return whole.error / count, _over(lambda g, v: _rounded(_moved(g, namespace(v)) / count, v), whole.g, w)
+            g = _over(lambda g, v: _rounded(_moved(g, namespace(v)) / count, v), whole.g, w)
+            return whole.error / count, g
 
 def _rounded(g: Any, w: Any) -> Any:
     "A gradient in the type of the weights, float32 at least"
@@ -212,36 +217,39 @@ def _rounded(g: Any, w: Any) -> Any:
 def _checked_data(data: Any) -> Any:
     "The data; TypeError if it can be read only once, or not at all"
     if hasattr(data, '__next__'):
-        raise TypeError(f'data is a {type(data).__name__}, which can be read only once: pass a list, or an object whose __iter__ begins anew')
+        raise TypeError(f'data is a {type(data).__name__}, which can be read only once: '
+                        'pass a list, or an object whose __iter__ begins anew')
     if not (hasattr(data, '__iter__') or hasattr(data, '__fspath__')):
         raise TypeError(f'data is a {type(data).__name__}: need arrays, .npy files, or an iterable of pieces')
     return data
 
 def _checked_count(name: str, value: Any) -> Any:
     "A whole number from 1 on, or None"
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+    if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
         raise ValueError(f'{name}={value!r}: need a whole number >= 1, or None')
     return value
 
-def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = None, client: Any = None, mean: bool = False,
-               progress: bool = False, accumulate: Any = np.float64, threads: int | None = None) -> FullBatch:
-    """The error and the gradient of a whole data set, taken piece by piece, on this machine or on a Dask cluster.
+def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = None, client: Any = None,
+               mean: bool = False, progress: bool = False, accumulate: Any = np.float64,
+               threads: int | None = None) -> FullBatch:
+    """The error and the gradient of a whole data set, piece by piece, on this machine or on a Dask cluster.
 
     Parameters
     ----------
     loss_and_grad : callable
-        `loss_and_grad(w, piece)` returns error and gradient summed over the rows of the piece; the gradient is laid out
-        like `w`. The weights are in the memory of the piece, NumPy's or CuPy's.
+        `loss_and_grad(w, piece)` returns error and gradient summed over the rows of the piece; the gradient
+        is laid out like `w`. The weights are in the memory of the piece, NumPy's or CuPy's.
     data : array, path, tuple, dict or iterable
-        An array, memory map or path of a `.npy` file, or a tuple or dict of such, is cut along the first axis, all its
-        arrays together. Any other iterable that can be read again and again holds the pieces: arrays, tuples or dicts of
-        arrays, paths of `.npy` or `.npz` files, tuples of paths, Dask's delayed objects, anything that
-        `loss_and_grad` understands. Dask arrays are cut at their blocks.
+        An array, memory map or path of a `.npy` file, or a tuple or dict of such, is cut along the first
+        axis, all its arrays together. Any other iterable that can be read again and again holds the pieces:
+        arrays, tuples or dicts of arrays, paths of `.npy` or `.npz` files, tuples of paths, Dask's delayed
+        objects, anything that `loss_and_grad` understands. Dask arrays are cut at their blocks.
     batch_size : int, optional
         Rows of a piece. By default 64 MiB of an array, and the pieces of an iterable as they are.
     client : dask.distributed.Client, optional
-        Where to compute: the data is placed on the workers once, each evaluation sends the weights. Arrays are sent,
-        files are opened by the workers under the same path. The client stays the user's.
+        Where to compute: the data is placed on the workers once, each evaluation sends the weights. Arrays
+        are sent, files are opened by the workers under the same path. The client stays the user's.
     mean : bool, default False
         Divide by the number of rows.
     progress : bool, default False
@@ -249,8 +257,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     accumulate : numpy.dtype or None, default float64
         The type in which gradients are added; None is their own.
     threads : int, optional
-        BLAS threads while a piece is computed. By default as they are on one machine, and 1 on the workers; it needs
-        threadpoolctl, without which the workers are as `OMP_NUM_THREADS` made them.
+        BLAS threads while a piece is computed. By default as they are on one machine, and 1 on the workers;
+        it needs threadpoolctl, without which the workers are as `OMP_NUM_THREADS` made them.
 
     Returns
     -------
@@ -266,8 +274,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     ImportError
         If Dask or threadpoolctl is asked for and not installed.
     RuntimeError
-        From `fun`: a piece failed (its number and name are in the message), the number of pieces changed, or workers
-        died again and again.
+        From `fun`: a piece failed (its number and name are in the message), the number of pieces changed, or
+        workers died again and again.
     ConnectionError
         From `fun`: the client is closed, its scheduler is gone, or there is no worker.
 
@@ -292,5 +300,6 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     manner = Manner(loss_and_grad, accumulate and np.dtype(accumulate), mean)
     if client is None:
         return FullBatch(Alone(manner, data, batch_size, _checked_count('threads', threads)), mean, progress)
-    workers = Workers(checked(client), block_sum, manner, data, batch_size, _checked_count('threads', threads) or 1)
+    workers = Workers(checked(client), block_sum, manner, data, batch_size,
+                      _checked_count('threads', threads) or 1)
     return FullBatch(workers, mean, progress)

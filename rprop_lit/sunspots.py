@@ -138,7 +138,8 @@ class Fit(NamedTuple):
     stopped: int
 
 # %% ../nbs/evidence/88_sunspots.ipynb #d06477c0
-def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500, tick: Callable[[], Any] = lambda: None) -> Fit:
+def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500,
+        tick: Callable[[], Any] = lambda: None) -> Fit:
     """Train a network on the training years, and keep the weights of the lowest validation error.
 
     Parameters
@@ -241,29 +242,35 @@ def standing(task: Task, fits: list[Fit]) -> dict[str, float]:
     level = TARGET * arv(linear(task), task)['training']
     target = np.median([evaluations_to(f.errors['training'], level) for f in fits])
     waits = {'target': target, 'kept': np.median([f.stopped + 1 for f in fits])}
-    return {name: float(x) for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}
+    return {name: float(x)
+            for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #31bd3e97
 def _line(name: str, waits: Sequence[str], errors: Sequence[str], spread: str, beats: str) -> str:
     "One line of the table, 80 columns wide"
-    return f'{name:<14}' + ''.join(f'{w:>7}' for w in waits) + '{:>11}{:>12}{:>11}'.format(*errors) + f'{spread:>12}{beats:>6}'
+    return (f'{name:<14}' + ''.join(f'{w:>7}' for w in waits) + '{:>11}{:>12}{:>11}'.format(*errors)
+            + f'{spread:>12}{beats:>6}')
 
 # %% ../nbs/evidence/88_sunspots.ipynb #37919c09
 def table(task: Task, runs: dict[str, list[Fit]]) -> str:
     "The line through `task` and the networks in `runs`, 80 columns wide: medians over the starts"
     years = [f'{first}-{last}' for first, last in PERIODS.values()]
-    lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'), _line('', ['after', 'after'], years, 'range', 'line')]
+    lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'),
+             _line('', ['after', 'after'], years, 'range', 'line')]
     lines.append(_line(LINE, ['-', '-'], [f'{x:.4f}' for x in arv(linear(task), task).values()], '-', '-'))
     for variant, fits in runs.items():
         target, stopped, *errors = standing(task, fits).values()
         test = kept(fits)['test']
-        lines.append(_line(variant, [f'{target:g}' if target < np.inf else '-', f'{stopped:g}'], [f'{x:.4f}' for x in errors],
+        lines.append(_line(variant, [f'{target:g}' if target < np.inf else '-', f'{stopped:g}'],
+                           [f'{x:.4f}' for x in errors],
                            f'{test.min():.3f}-{test.max():.3f}', f"{ahead(task, fits)['test']}/{len(fits)}"))
     return '\n'.join(lines)
 
 # %% ../nbs/evidence/88_sunspots.ipynb #24c7bd07
-_VERDICTS = {(True, True): 'they learned the past, and to forecast better too.', (True, False): 'they learned the past, and not to forecast better.',
-             (False, False): 'they have not even learned the past yet.', (False, True): 'they were lucky.'}
+_VERDICTS = {(True, True): 'they learned the past, and to forecast better too.',
+             (True, False): 'they learned the past, and not to forecast better.',
+             (False, False): 'they have not even learned the past yet.',
+             (False, True): 'they were lucky.'}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a559fd5c
 def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
@@ -271,7 +278,8 @@ def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
     fits = [f for group in runs.values() for f in group]
     wins = ahead(task, fits)
     past, future = (wins[period] > len(fits) / 2 for period in ('training', 'test'))
-    counts = f"{wins['training']} of {len(fits)} networks in the training years, {wins['test']} in the test years"
+    counts = (f"{wins['training']} of {len(fits)} networks in the training years, "
+              f"{wins['test']} in the test years")
     return f'Ahead of the line: {counts};\n{_VERDICTS[past, future]}'
 
 # %% ../nbs/evidence/88_sunspots.ipynb #eb1c84cf
@@ -281,7 +289,8 @@ def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
     for variant, f in fits.items():
         trace(f.errors['training'], ax, variant)
         ax.plot(f.errors['validation'], color=COLOURS[variant], lw=.5)
-        ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant], markerfacecolor='white')
+        ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant],
+                markerfacecolor='white')
     ax.axhline(arv(linear(task), task)['training'], color='0.5', lw=1, ls='--')
     ax.set(ylabel='average relative variance', ylim=(.05, .5))
     ax.set_title('Training error (thick), validation error (thin), kept weights (circle)')
@@ -302,7 +311,8 @@ def draw_forecast(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
     from rprop_lit.pictures import COLOURS
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     late = task.years > PERIODS['training'][1]
-    years, truth, net, line = (a[late] for a in (task.years, task.targets, forecast_of(fits[best], task), linear(task)))
+    years, truth, net, line = (
+        a[late] for a in (task.years, task.targets, forecast_of(fits[best], task), linear(task)))
     ax.plot(years, truth * task.scale, color='0.7', lw=4, label='truth')
     ax.plot(years, line * task.scale, color='0.4', lw=1, ls='--', label=LINE)
     ax.plot(years, net * task.scale, color=COLOURS[best], label=f'network, {best}')

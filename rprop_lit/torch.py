@@ -18,12 +18,13 @@ _SETTINGS = ('lr', 'etas', 'step_sizes', 'variant', 'maximize')
 
 def _as_ours(group: dict) -> dict:
     "A parameter group of torch as one of `optim.Rprop`"
-    named = list(zip(group['param_names'], group['params'])) if 'param_names' in group else list(group['params'])
+    named = (list(zip(group['param_names'], group['params'])) if 'param_names' in group
+             else list(group['params']))
     return {'params': named, **{name: group[name] for name in _SETTINGS}}
 
 # %% ../nbs/use/55_torch.ipynb #20582e28
 class Rprop(torch.optim.Optimizer):
-    """Resilient backpropagation as a `torch.optim.Optimizer` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
+    """Resilient backpropagation as a `torch.optim.Optimizer` (Riedmiller, Braun 1993; Igel, Hüsken 2003).
 
     Parameters
     ----------
@@ -53,17 +54,20 @@ class Rprop(torch.optim.Optimizer):
     """
     _ours: Any = None
 
-    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50), *, variant: str = 'irprop-',
-                 maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False) -> None:
+    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50), *,
+                 variant: str = 'irprop-', maximize: bool = False, foreach: bool | None = None,
+                 capturable: bool = False, differentiable: bool = False) -> None:
         if differentiable:
-            raise ValueError('differentiable=True: a step of Rprop has no derivative, since it looks at signs; leave it out')
-        super().__init__(params, dict(lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, foreach=foreach,
-                                      capturable=capturable, differentiable=False))
+            raise ValueError('differentiable=True: a step of Rprop has no derivative, '
+                             'since it looks at signs; leave it out')
+        super().__init__(params, dict(
+            lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize,
+            foreach=foreach, capturable=capturable, differentiable=False))
         self._ours = optim.Rprop([_as_ours(group) for group in self.param_groups])
         self._share()
 
     def _share(self) -> None:
-        "Give each of our groups the list of parameters of torch's, and note the settings that were handed over"
+        "Give each of our groups the list of parameters of torch's, and note the settings handed over"
         for theirs, ours in zip(self.param_groups, self._ours.param_groups):
             ours['params'] = theirs['params']
         self._given = [[group[name] for name in _SETTINGS] for group in self.param_groups]
@@ -137,4 +141,5 @@ class Rprop(torch.optim.Optimizer):
         self._share()
 
     def __getstate__(self) -> dict:
-        return {'defaults': self.defaults, 'param_groups': self.param_groups, '_ours': self._ours, '_given': self._given}
+        return {'defaults': self.defaults, 'param_groups': self.param_groups, '_ours': self._ours,
+                '_given': self._given}

@@ -129,12 +129,14 @@ def step_one(variant: str, g: float, error: float | None, state: State,
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
 def cast_pair(pair: Any, step: Any) -> tuple[Any, Any]:
-    "Two factors or limits in the type of the array `step`, each at most its largest finite number"
+    "Two factors or limits in the type of `step`, at most its largest finite number: numbers, or else two arrays"
     xp = namespace(step)
     largest = float(xp.finfo(step.dtype).max)
-    at = {'device': step.device} if is_tensor(step) else {}
-    low, high = (xp.asarray(x.clip(None, largest), dtype=step.dtype, **at) if getattr(x, 'ndim', 0)
-                 else min(float(x), largest) for x in pair)
+    low, high = (namespace(x).clip(x, None, largest) if getattr(x, 'ndim', 0) else min(float(x), largest)
+                 for x in pair)
+    if not isinstance(low, float) or not isinstance(high, float):  # a library's clip may take two arrays only
+        at = {'device': step.device} if is_tensor(step) else {}
+        low, high = (xp.asarray(x, dtype=step.dtype, **at) for x in (low, high))
     return low + 0.0, high  # a limit of -0.0 is 0.0
 
 # %% ../nbs/idea/20_variants.ipynb #b2d4d616

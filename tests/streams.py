@@ -1,4 +1,5 @@
-"""Streams of gradients and errors that the tests share: flips, steps after flips, zeros, NaN, infinities, all sizes."""
+"""Streams of gradients and errors that the tests share:
+flips, steps after flips, zeros, NaN, infinities, all sizes."""
 import math
 import os
 import subprocess
@@ -34,7 +35,8 @@ def errors(length, seed=1):
 
 
 class Bits(bytes):
-    "Bytes that show their length and a check sum: pytest writes both sides of a comparison that failed, and megabytes of them take it minutes"
+    """Bytes that show their length and a check sum: pytest writes both sides of a comparison that failed,
+    and megabytes of them take it minutes"""
     def __repr__(self):
         return f'<{len(self)} bytes, CRC {zlib.crc32(self):08x}>'
 

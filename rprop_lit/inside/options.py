@@ -78,7 +78,8 @@ DEFAULTS: dict[str, Any] = {
 # %% ../../nbs/inside/66_options.ipynb #66a00009
 def _is_whole(value: Any) -> bool:
     "Is this a whole number from 1 to 2**31 - 1?"
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value < 2**31  # type: ignore[return-value]
+    return (isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            and 1 <= value < 2**31)  # type: ignore[return-value]
 
 
 def _is_path(value: Any) -> bool:

@@ -152,11 +152,13 @@ FAULTS = {
         'state.sign',
     ),
     'two variants change names': (
-        'test_conformance.py::test_update_walks_every_trace',
-        'variants:',
-        "VARIANTS = {'rprop-': Variant(forget=False, undo='never'), 'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), 'irprop+': Variant(forget=True, undo='if worse')}",
-        "VARIANTS = {'rprop-': Variant(forget=True, undo='never'), 'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), 'irprop+': Variant(forget=True, undo='if worse')}",
-    ),
+        'test_conformance.py::test_update_walks_every_trace', 'variants:',
+        "VARIANTS = {'rprop-': Variant(forget=False, undo='never'), "
+        "'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), "
+        "'irprop+': Variant(forget=True, undo='if worse')}",
+        "VARIANTS = {'rprop-': Variant(forget=True, undo='never'), "
+        "'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), "
+        "'irprop+': Variant(forget=True, undo='if worse')}"),
     'the error of `maximize` not turned round': (
         'test_optim.py::test_maximize_is_minimizing_the_opposite',
         'variants:read_loss',

@@ -14,7 +14,7 @@ FAULTS = {
         'found.append((more - len(habits) / 2, 0, variant, habits))',
     ),
     'bounds are left': (
-        'test_solver.py::test_a_thousand_bounded_quadratics',
+        'test_solver.py::test_many_bounded_quadratics',
         'inside/walk:_next_point',
         '_project(wish, box)',
         'wish',
@@ -32,7 +32,7 @@ FAULTS = {
         'wish',
     ),
     'the gradient is not projected': (
-        'test_solver.py::test_a_thousand_bounded_quadratics',
+        'test_solver.py::test_many_bounded_quadratics',
         'inside/walk:_with_projected_gradient',
         'where(out, 0.0, seen.g)',
         'where(out, seen.g, seen.g)',
