@@ -22,8 +22,7 @@ class Parameter(optim.Parameter, Tensor):
     Parameters
     ----------
     data : array or list
-        The weights. A writable array of floats is shared, and sees every step; a list becomes an array of
-        `default`.
+        The weights. A writable array of floats is shared; a list becomes an array of `default`.
     dtype : dtype, optional
         Convert to this type.
 

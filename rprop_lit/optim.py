@@ -66,7 +66,7 @@ class Rprop:
         Parameters
         ----------
         group : dict
-            With 'params' and any of the settings; those that it lacks are the optimizer's defaults.
+            With 'params' and any of the settings; the others are the optimizer's.
 
         Raises
         ------
@@ -150,12 +150,12 @@ class Rprop:
         Returns
         -------
         Unmatched
-            The names that are missing in the state, and those that are unknown here.
+            The names that only one side has.
 
         Raises
         ------
         ValueError
-            The state of another model, or damaged; the optimizer is then left as it was.
+            The state of another model, or damaged; the optimizer is left as it was.
         """
         if not isinstance(state_dict, dict) or not {'state', 'param_groups'} <= set(state_dict):
             raise ValueError("a state dict needs 'state' and 'param_groups'")
@@ -193,17 +193,17 @@ class Rprop:
         return self
 
     def save(self, path: Any) -> None:
-        """Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was.
+        """Write the state to a file (.npz, no pickle): all of it or, after a crash, nothing.
 
         Parameters
         ----------
         path : str, path or open binary file
-            An old file is replaced, with its access rights and its owner; a link stays a link.
+            An old file is replaced and keeps its rights and its owner; a link stays a link.
 
         Raises
         ------
         OSError
-            A file that cannot be written; the old one is then left as it was.
+            A file that cannot be written; the old one is left as it was.
         """
         write_arrays(path, packed(self.state_dict()))
 
@@ -225,7 +225,7 @@ class Rprop:
         Raises
         ------
         ValueError
-            A damaged file, or one of another model, in one line; the optimizer is then left as it was.
+            A damaged file, or one of another model; the optimizer is left as it was.
         OSError
             A file that cannot be opened.
         """

@@ -150,15 +150,14 @@ class Tensor(Record):
     Parameters
     ----------
     data : array or list
-        Floating-point numbers. An array of NumPy or CuPy is shared and keeps its type; a list becomes an
-        array of `default`.
+        Floating-point numbers. An array is shared and keeps its type; a list becomes one of `default`.
 
     Attributes
     ----------
     data : array
         The values.
     grad : array or None
-        What `backward` has gathered, for a tensor made by the user; of the shape and type of `data`.
+        What `backward` has gathered, for a tensor made by the user, like `data`.
 
     Raises
     ------
