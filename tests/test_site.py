@@ -419,17 +419,27 @@ def test_a_chapter_becomes_a_page(build, tmp_path):
     path = tmp_path / 'idea' / '01_new.ipynb'
     marked = chapters.mark(dict(cells=cells), path)['cells']
     assert marked[0]['source'].startswith('#| exports\n')  # nbdev leaves `export` cells out of its pages
-    tags = [chapters.tagged(cell, 'idea/01_new', '')['metadata']['tags'] for cell in marked]
+    tags = [chapters.tagged(cell, 'idea/01_new')['metadata']['tags'] for cell in marked]
     assert tags == [['hide-input'], ['hide-input'], [], ['hide-cell']]
     assert [cell['source'] for cell in marked] == ['import math', 'def _helper(): return 1',
                                                    'def shown(): return 1', 'shown()']
     silent = code('plot()', [dict(output_type='display_data', data={'image/png': ''})])
     with pytest.raises(chapters.Broken, match='fig-alt'):
-        chapters.tagged(silent, 'idea/01_new', '')
+        chapters.tagged(silent, 'idea/01_new')
     silent['source'] = '#| fig-alt: A line that falls\nplot()'
     chapters.mark(dict(cells=[silent]), path)
-    assert (chapters.tagged(silent, 'idea/01_new', '')['metadata']['mystnb']['image']['alt']
+    assert (chapters.tagged(silent, 'idea/01_new')['metadata']['mystnb']['image']['alt']
             == 'A line that falls')
+
+
+def test_every_picture_has_a_text_of_its_own(build):
+    chapters, found = build.chapters, {}
+    for path in (*chapters.notebooks(), ROOT / 'nbs' / 'index.ipynb'):
+        for cell in chapters.read(path)['cells']:
+            if chapters.has_picture(cell):
+                found.setdefault(chapters.directives(cell).get('fig-alt', ''), []).append(path.stem)
+    assert len(found) > 70 and {text: pages for text, pages in found.items() if len(pages) > 1} == {}
+    assert [pages for text, pages in found.items() if len(text.split()) < 6 or not text.endswith('.')] == []
 
 
 def test_code_names_lead_to_the_reference(build):
