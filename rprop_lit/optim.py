@@ -48,6 +48,16 @@ class Rprop:
     ------
     TypeError, ValueError
         For settings and parameters that cannot work.
+
+    Examples
+    --------
+    >>> w = Parameter([3.0, -2.0])
+    >>> optimizer = Rprop([w], lr=0.1)
+    >>> for _ in range(60):
+    ...     w.grad = 2 * w.data  # of the error sum(w**2)
+    ...     optimizer.step()
+    >>> bool(abs(w.data).max() < 1e-3)
+    True
     """
     def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
                  variant: VariantName = 'irprop-', maximize: bool = False,
@@ -80,7 +90,7 @@ class Rprop:
             self._memories.setdefault(p, Memory())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        "Forget all gradients: set them to None, or fill them with zeros in place"
+        "Forget all gradients: set them to None, or without `set_to_none` fill them with zeros in place"
         for _, p in labelled(self._groups):
             if set_to_none:
                 p.grad = None

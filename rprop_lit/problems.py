@@ -57,6 +57,11 @@ def bowl(curvatures: Any, turn: float = 0.0, start: Any = None) -> Problem:
     -------
     Problem
         With its minimum, 0, at the origin.
+
+    Examples
+    --------
+    >>> bowl([1.0, 100.0]).fun(np.array([1.0, 1.0]))[1].tolist()
+    [2.0, 200.0]
     """
     c = np.asarray(curvatures, dtype=float)
     R = turning(c.size, turn)
@@ -85,6 +90,11 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
     -------
     numpy.ndarray
         Of `w`'s shape; right to about ten digits where the error is smooth and of moderate size.
+
+    Examples
+    --------
+    >>> slopes_of(bowl([1.0, 100.0]).fun, np.array([1.0, 1.0])).round(6).tolist()
+    [2.0, 200.0]
     """
     g = np.zeros_like(w)
     for i in np.ndindex(w.shape):
@@ -135,6 +145,17 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
         Standard deviation of the noise in every coordinate, in units of the gradient.
     seed : int, default 0
         Of the noise; every call of `fun` draws afresh, so make a new noisy problem to repeat a run.
+
+    Returns
+    -------
+    Problem
+        With the same start and the same best error.
+
+    Examples
+    --------
+    >>> rough = noisy(bowl([1.0]), size=0.5).fun(np.array([1.0]))
+    >>> float(rough[0]), float(rough[1][0]) == 2.0
+    (1.0, False)
     """
     random = np.random.default_rng(seed)
 

@@ -159,7 +159,7 @@ from .traces import run
 
 # %% ../../nbs/inside/72_habits.ipynb #a9d42e24
 def side_by_side(factory: Callable, trace: GoldenTrace) -> str:
-    "Verdict on two weights in one array, which must walk as each alone; 'not set' if it takes only one"
+    "Verdict on two weights of `factory` in one array, each as alone in `trace`; 'not set' if it takes one"
     both = tuple(zip(trace.gradients, trace.gradients[::-1]))
     alone = [run(factory, GoldenTrace(**vars(trace) | {'gradients': stream})) for stream in zip(*both)]
     two = {'gradients': both, 'start': (trace.start, trace.start), 'origin': 'convention'}
