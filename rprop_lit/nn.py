@@ -176,7 +176,7 @@ class Sequential(Module):
 
 # %% ../nbs/use/45_nn.ipynb #f16b75c0
 class MSELoss(Module):
-    """The mean of the squared differences between a prediction and its target; ValueError if the shapes differ.
+    """The mean of the squared differences between a prediction and its target; ValueError for other shapes.
 
     Examples
     --------
