@@ -5,7 +5,6 @@ The browser's tests read the folder _docs/ that `python docs/build.py` has built
 and runs them.
 """
 import ast
-import doctest
 import functools
 import http.server
 import importlib
@@ -100,29 +99,12 @@ def test_a_public_docstring_with_a_table_says_what_comes_back(reference):
 RULES = ['optim.Rprop', 'torch.Rprop', 'jax.rprop', 'inside.walk.rprop', 'solver.minimize', 'rule.update_one',
          'variants.step_one', 'variants.update', 'scale.tree_sum', 'sunspots.linear', 'sunspots.arv',
          'problems.rosenbrock']
-# what a module wants to be imported
-NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'inside.cuda': ['cupy']}
-NAMES = {'torch': 'torch', 'jax': 'JAX', 'optax': 'Optax', 'cupy': 'CuPy'}
 # these show how they are called, and so does what stands at the top of the package
 SHOWN = ['rule.update_one', 'rule.update_all', 'variants.step_one', 'torch.Rprop', 'jax.rprop',
          'scale.full_batch', 'scale.tree_sum', 'conformance.check', 'problems.bowl', 'problems.noisy',
          'problems.slopes_of', 'nn.Linear', 'nn.Sequential', 'nn.MSELoss', 'nn.CrossEntropyLoss', 'nn.Module',
          'tensor.Tensor', 'pictures.table', 'pictures.trace', 'pictures.path', 'pictures.heat',
          'sunspots.sunspots', 'sunspots.windows', 'inside.results.Trace']
-
-
-def with_examples():
-    package = ROOT / 'rprop_lit'
-    found = [path for path in package.rglob('*.py') if '\n    >>> ' in path.read_text(encoding='utf-8')]
-    return sorted('.'.join(path.relative_to(package).with_suffix('').parts) for path in found)
-
-
-@pytest.mark.parametrize('module', with_examples())
-def test_examples_in_docstrings(module):
-    for library in NEEDS.get(module, []):
-        pytest.importorskip(library, reason=f'{NAMES[library]} is not installed')
-    found = doctest.testmod(importlib.import_module(f'rprop_lit.{module}'), optionflags=doctest.ELLIPSIS)
-    assert found.attempted and not found.failed
 
 
 def test_what_a_user_calls_has_an_example(reference):
