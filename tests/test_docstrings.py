@@ -1,4 +1,4 @@
-"""The examples in docstrings are run as they stand. test_site.py holds the rest against the signatures."""
+"""The examples in docstrings are run as they stand. test_site.py compares the rest with signatures."""
 import doctest
 import importlib
 from pathlib import Path
@@ -13,7 +13,7 @@ NEEDS = {'torch': {'torch': 'torch'}, 'jax': {'jax': 'JAX', 'optax': 'Optax'}}  
 
 def with_examples():
     "Names of the modules whose docstrings have examples"
-    found = [path for path in PACKAGE.rglob('*.py') if '\n    >>> ' in path.read_text(encoding='utf-8')]
+    found = [path for path in PACKAGE.rglob('*.py') if '\n    >>> ' in path.read_text('utf-8')]
     return sorted('.'.join(path.relative_to(PACKAGE).with_suffix('').parts) for path in found)
 
 
