@@ -18,7 +18,8 @@ def with_examples():
 
 
 def test_the_examples_are_found():
-    assert {'inside.walk', 'jax', 'nn', 'optim', 'rule', 'solver', 'torch', 'variants'} <= set(with_examples())
+    some = {'inside.walk', 'jax', 'nn', 'optim', 'rule', 'solver', 'torch', 'variants'}
+    assert some <= set(with_examples())
 
 
 @pytest.mark.parametrize('module', with_examples())
