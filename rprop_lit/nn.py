@@ -46,18 +46,7 @@ def _contents(thing: Any) -> Any:
 
 # %% ../nbs/use/45_nn.ipynb #d69fe866
 class Module:
-    """The base of all modules: derive from it, set parameters and modules as attributes, and write `forward`.
-
-    Examples
-    --------
-    >>> class Line(Module):
-    ...     def __init__(self):
-    ...         self.slope = Parameter([2.0])
-    ...     def forward(self, x):
-    ...         return x * self.slope
-    >>> Line()(Tensor([3.0])).data.tolist(), [name for name, _ in Line().named_parameters()]
-    ([6.0], ['slope'])
-    """
+    "The base of all modules: derive from it, set parameters and modules as attributes, and write `forward`"
     forward: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +74,7 @@ class Module:
 
 # %% ../nbs/use/45_nn.ipynb #32c3d9e4
 def manual_seed(seed: Any) -> None:
-    "Start the random numbers that new layers are drawn from, by `seed`, a number or a generator of NumPy"
+    "Start by `seed` the random numbers that layers are drawn from"
     default.rng = np.random.default_rng(seed)
 
 # %% ../nbs/use/45_nn.ipynb #7f9d5b82
@@ -126,7 +115,6 @@ class Linear(Module):
         self.weight, self.bias = start(out_features, in_features), start(out_features) if bias else None
 
     def forward(self, x: Any) -> Tensor:
-        "`x`, of shape (..., in_features), times the weights, plus the bias; ValueError for another shape"
         if np.shape(x)[-1:] != self.weight.shape[1:]:
             raise ValueError(
                 f'Linear takes {self.weight.shape[1]} numbers on the last axis, not the shape {np.shape(x)}'
@@ -151,41 +139,27 @@ class ReLU(Module):
 
 # %% ../nbs/use/45_nn.ipynb #c5d82c39
 class Sequential(Module):
-    """Modules, or functions of one tensor, one after the other; attributes set later are not called.
-
-    Parameters
-    ----------
-    *layers : callable
-        What to call, in this order.
-
-    Examples
-    --------
-    >>> net = Sequential(Linear(3, 4, seed=0), Tanh(), Linear(4, 2, seed=1))
-    >>> net([[1.0, 2.0, 3.0]]).shape
-    (1, 2)
-    """
+    "`layers`, modules or functions of one tensor `x`, one after the other; attributes set later are not called"
 
     def __init__(self, *layers: Any) -> None:
         vars(self).update((str(i), layer) for i, layer in enumerate(layers))
 
     def forward(self, x: Any) -> Any:
-        "What the last layer makes of `x`"
         for name, layer in vars(self).items():
             x = layer(x) if name.isdecimal() else x
         return x
 
 # %% ../nbs/use/45_nn.ipynb #f16b75c0
 class MSELoss(Module):
-    """The mean of the squared differences between a prediction and its target; ValueError for other shapes.
+    """The mean squared difference of `prediction` and `target`; ValueError if the shapes differ.
 
     Examples
     --------
-    >>> MSELoss()(Tensor([1.0, 3.0]), [1.0, 1.0]).item()
-    2.0
+    >>> MSELoss()(Tensor([3.0]), [1.0]).item()
+    4.0
     """
 
     def forward(self, prediction: Any, target: Any) -> Tensor:
-        "The loss of `prediction` for a `target` of its shape; ValueError for another"
         if np.shape(prediction) != np.shape(target):
             raise ValueError(
                 f'the prediction has shape {np.shape(prediction)}, the target {np.shape(target)}: '
@@ -195,16 +169,9 @@ class MSELoss(Module):
 
 # %% ../nbs/use/45_nn.ipynb #bafb9668
 class CrossEntropyLoss(Module):
-    """The mean of -log(probability of the right class), from scores (cases, classes) and class numbers.
-
-    Examples
-    --------
-    >>> round(CrossEntropyLoss()(Tensor([[0.0, 0.0]]), [1]).item(), 4)
-    0.6931
-    """
+    "Mean -log(probability of the right class): `scores` (cases, classes), class numbers `target`; ValueError"
 
     def forward(self, scores: Any, target: Any) -> Tensor:
-        "The loss of `scores` for `target`, an integer a case; ValueError for others"
         xp, (cases, classes) = namespace(scores.data), scores.shape
         target = xp.asarray(target)
         if 'int' not in str(target.dtype) or target.shape != (cases,):

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 # %% ../nbs/idea/15_pictures.ipynb #a3f5a906
 def canvas(ax: Axes | None, height: float = 3.0) -> Axes:
-    "The axes to draw on: `ax` if given, or that of a new figure, 5.5 inches wide and `height` inches high"
+    "The axes to draw on: `ax`, or that of a new figure, 5.5 inches wide and `height` inches high"
     if ax is not None:
         return ax
     return plt.figure(figsize=(5.5, height), layout='constrained').add_subplot()
@@ -26,7 +26,7 @@ OTHERS = ['#D55E00', '#56B4E9', '#CC79A7', '#8C6D31', '#7F7F7F']
 
 # %% ../nbs/idea/15_pictures.ipynb #e501cd07
 def colour(variant: str | None) -> str | None:
-    "The colour of `variant`, or None where it is None; ValueError for a name without a colour"
+    "The colour of `variant`, None for None; ValueError where there is none"
     if variant is None:
         return None
     if variant.lower() not in COLOURS:
@@ -45,7 +45,7 @@ def style() -> None:
 
 # %% ../nbs/idea/15_pictures.ipynb #9fbce2ba
 class Table:
-    "`rows` of texts, which a notebook shows as a table; the first holds the names of the columns"
+    "`rows` of texts, the names first, which a notebook shows as a table"
     def __init__(self, rows: list[list[str]]) -> None:
         self.rows = rows
 
@@ -75,12 +75,6 @@ def table(rows: Mapping[str, Mapping[str, Any]], corner: str = '', digits: int =
     -------
     Table
         To be the last line of a cell.
-
-    Examples
-    --------
-    >>> table({'irprop-': {'steps': 31, 'error': 0.5}}, 'variant')
-    variant  steps  error
-    irprop-     31    0.5
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
 
@@ -114,7 +108,7 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
 
     Examples
     --------
-    >>> trace([4.0, 2.0, 1.0], variant='irprop-').get_yscale()
+    >>> trace([4.0, 2.0]).get_yscale()
     'log'
     """
     ax = canvas(ax)
@@ -185,11 +179,6 @@ def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undon
     ------
     ValueError
         For points of another shape.
-
-    Examples
-    --------
-    >>> path([[3.0, 2.0], [2.9, 1.9]], lambda w: ((w * w).sum(), 2 * w)).get_xlabel()
-    '$w_0$'
     """
     back = sorted(undone or getattr(points, 'undone', ()))
     points = np.asarray(getattr(points, 'points', points), dtype=float)
@@ -231,11 +220,6 @@ def heat(steps: Any, ax: Axes | None = None, limits: tuple[float, float] | None 
     -------
     matplotlib.axes.Axes
         The axes drawn on.
-
-    Examples
-    --------
-    >>> heat([[0.1, 0.1], [0.12, 0.05]]).get_ylabel()
-    'weight'
     """
     ax, steps = canvas(ax), np.asarray(getattr(steps, 'steps', steps), dtype=float)
     table = steps.reshape(len(steps), -1).T

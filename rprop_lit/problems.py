@@ -60,8 +60,8 @@ def bowl(curvatures: Any, turn: float = 0.0, start: Any = None) -> Problem:
 
     Examples
     --------
-    >>> bowl([1.0, 100.0]).fun(np.array([1.0, 1.0]))[1].tolist()
-    [2.0, 200.0]
+    >>> bowl([1.0, 3.0]).fun(np.ones(2))[1]
+    array([2., 6.])
     """
     c = np.asarray(curvatures, dtype=float)
     R = turning(c.size, turn)
@@ -90,11 +90,6 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
     -------
     numpy.ndarray
         Of `w`'s shape; right to about ten digits where the error is smooth and of moderate size.
-
-    Examples
-    --------
-    >>> slopes_of(bowl([1.0, 100.0]).fun, np.array([1.0, 1.0])).round(6).tolist()
-    [2.0, 200.0]
     """
     g = np.zeros_like(w)
     for i in np.ndindex(w.shape):
@@ -149,13 +144,7 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
     Returns
     -------
     Problem
-        With the same start and the same best error.
-
-    Examples
-    --------
-    >>> rough = noisy(bowl([1.0]), size=0.5).fun(np.array([1.0]))
-    >>> float(rough[0]), float(rough[1][0]) == 2.0
-    (1.0, False)
+        With exact errors.
     """
     random = np.random.default_rng(seed)
 

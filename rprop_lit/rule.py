@@ -34,11 +34,6 @@ def update_one(g: float, sign: int, step: float, forget: bool, undo: bool,
     -------
     dw, sign, step
         The move, to be added to the weight; the sign to remember; the new step.
-
-    Examples
-    --------
-    >>> update_one(3.0, 1, 0.1, forget=True, undo=False, eta_minus=0.5, eta_plus=1.2, lo=1e-6, hi=50.0)
-    (-0.12, 1, 0.12)
     """
     s = 1 if g > 0 else -1 if g < 0 else 0
     agree, last = s * sign, step
@@ -69,7 +64,7 @@ class State(NamedTuple):
 
     Examples
     --------
-    >>> State(sign=1, step=0.1)
+    >>> State(1, 0.1)
     State(sign=1, step=0.1, loss=inf)
     """
     sign: Any
@@ -84,7 +79,7 @@ def is_tensor(x: Any) -> bool:
 
 # %% ../nbs/idea/10_rule.ipynb #ec068e5d
 def namespace(x: Any) -> Any:
-    "The library of the array `x`, any that follows the array API standard; TypeError for what is no array"
+    "The library of the array `x`, any that follows the array API standard; TypeError for no array"
     if type(x).__module__ == 'numpy' and hasattr(x, 'dtype'):
         return sys.modules['numpy']  # without an import, which is refused while the interpreter ends
     if hasattr(x, '__array_namespace__'):
@@ -119,9 +114,8 @@ def init(w: Any, lr: Any) -> State:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> init(np.array([3.0, -2.0]), 0.1)
-    State(sign=array([0, 0], dtype=int8), step=array([0.1, 0.1]), loss=inf)
+    >>> init(np.zeros(1), 0.1).step
+    array([0.1])
     """
     xp = namespace(w)
     if 'float' not in str(w.dtype):
@@ -139,7 +133,7 @@ def signed(sign: Any, x: Any) -> Any:
 
 # %% ../nbs/idea/10_rule.ipynb #855ef3b2
 def sign_of(g: Any, sign: Any) -> Any:
-    "The sign of each gradient in `g`, -1, 0 or 1, in the type of the array `sign`; 0 for NaN"
+    "The sign of each `g`, -1, 0 or 1, in the type of the array `sign`; 0 for NaN"
     xp, one = namespace(sign), 0 * sign + 1
     return xp.where(g > 0, one, xp.where(g < 0, -one, 0 * one))
 
@@ -167,14 +161,6 @@ def update_all(g: Any, state: State, *, forget: Any, undo: Any, etas: Any,
         The move, in the steps' type, to be added to the weights; -0.0 where nothing moves.
     state : State
         What to remember.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> usual = dict(forget=True, undo=False, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0))
-    >>> dw, state = update_all(np.array([6.0, -4.0]), init(np.array([3.0, -2.0]), 0.1), **usual)
-    >>> dw.tolist()
-    [-0.1, 0.1]
     """
     xp, s = namespace(state.step), sign_of(g, state.sign)
     same, flip = s * state.sign > 0, s * state.sign < 0

@@ -75,7 +75,7 @@ def slopes(tensor: Any, g: Any) -> dict:
 
 # %% ../nbs/use/40_tensor.ipynb #8206ffed
 class Record:
-    "An array of floats, `data`, that remembers what it was made from, `pulls`; `Tensor` adds the operations"
+    "Floats, `data`, that remember by `pulls` what they were made from; `Tensor` adds the operations"
 
     level: int = 0
     pulls: Any = ()
@@ -120,7 +120,7 @@ class Record:
 
 # %% ../nbs/use/40_tensor.ipynb #d88f3ad7
 def apply(name: str, *inputs: Any, **options: Any) -> Any:
-    "The tensor that the rule `name` makes of `inputs` with `options`; it remembers the pull to each tensor"
+    "The tensor that rule `name` makes from `inputs` with `options`; it remembers the pull to each tensor"
     like = next((x.data for x in inputs if isinstance(x, Record)), inputs[0])
     value, *pulls = RULES[name](
         *[x.data if isinstance(x, Record) else constant(x, like) for x in inputs], **options
@@ -129,12 +129,12 @@ def apply(name: str, *inputs: Any, **options: Any) -> Any:
 
 # %% ../nbs/use/40_tensor.ipynb #71a187a3
 def op(name: str, swap: bool = False) -> Callable[..., Any]:
-    "A function that applies the rule `name` to its arguments, in reverse order if `swap`"
+    "A function that applies rule `name` to its arguments, in reverse order if `swap`"
     return lambda *inputs: apply(name, *(inputs[::-1] if swap else inputs))
 
 # %% ../nbs/use/40_tensor.ipynb #14fcdca5
 def matmul(x: Any, y: Any) -> Any:
-    "The matrix product of `x` and `y`, one a tensor; a vector is a row on the left, a column on the right"
+    "The matrix product of `x` and `y`; a vector is a row on the left, a column on the right"
     like = x.data if isinstance(x, Record) else y.data
     x, y = (v if isinstance(v, Record) else constant(v, like) for v in (x, y))
     if y.ndim == 1:
@@ -190,10 +190,10 @@ class Tensor(Record):
         return apply('reshape', self, shape=shape[0] if isinstance(shape[0], tuple) else shape)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> 'Tensor':
-        "The sum over one `axis`, several, or all; with `keepdims` an axis of length 1 stays"
+        "The sum over `axis`, several, or all; `keepdims` keeps them"
         return apply('sum', self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> 'Tensor':
-        "The mean over one `axis`, several, or all; with `keepdims` an axis of length 1 stays"
+        "The mean over `axis`, several, or all; `keepdims` keeps them"
         total = self.sum(axis, keepdims)
         return total / (self.data.size // max(total.data.size, 1))

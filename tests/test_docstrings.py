@@ -3,6 +3,7 @@ import doctest
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rprop_lit
@@ -26,5 +27,6 @@ def test_the_examples_are_found():
 def test_examples_in_docstrings(module):
     for library, name in NEEDS.get(module, {}).items():
         pytest.importorskip(library, reason=f'{name} is not installed')
-    found = doctest.testmod(importlib.import_module(f'rprop_lit.{module}'), optionflags=doctest.ELLIPSIS)
+    found = doctest.testmod(importlib.import_module(f'rprop_lit.{module}'), extraglobs={'np': np},
+                            optionflags=doctest.ELLIPSIS)
     assert found.attempted and not found.failed
