@@ -139,7 +139,7 @@ class ReLU(Module):
 
 # %% ../nbs/use/45_nn.ipynb #c5d82c39
 class Sequential(Module):
-    "`layers`, modules or functions of one tensor `x`, one after the other; attributes set later are not called"
+    "`layers`, modules or functions of one tensor `x`, one after the other; later attributes are not called"
 
     def __init__(self, *layers: Any) -> None:
         vars(self).update((str(i), layer) for i, layer in enumerate(layers))
