@@ -166,7 +166,7 @@ class MSELoss(Module):
 
 # %% ../nbs/use/45_nn.ipynb #bafb9668
 class CrossEntropyLoss(Module):
-    "The mean of -log(probability of the right class), from scores (cases, classes) and class numbers"
+    "Mean -log(probability of the right class): `scores` (cases, classes), class numbers `target`; ValueError"
 
     def forward(self, scores: Any, target: Any) -> Tensor:
         "The loss of `scores` and `target`; ValueError if these are no class numbers"

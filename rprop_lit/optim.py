@@ -48,6 +48,14 @@ class Rprop:
     ------
     TypeError, ValueError
         For settings and parameters that cannot work.
+
+    Examples
+    --------
+    >>> w = Parameter([3.0])
+    >>> w.grad = w.data
+    >>> Rprop([w], lr=0.1).step()
+    >>> w.data
+    array([2.9], dtype=float32)
     """
     def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
                  variant: VariantName = 'irprop-', maximize: bool = False,

@@ -105,6 +105,11 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
     -------
     matplotlib.axes.Axes
         The axes drawn on.
+
+    Examples
+    --------
+    >>> trace([4.0, 2.0]).get_yscale()
+    'log'
     """
     ax = canvas(ax)
     above = np.asarray(getattr(errors, 'errors', errors), dtype=float) - best

@@ -57,6 +57,11 @@ def bowl(curvatures: Any, turn: float = 0.0, start: Any = None) -> Problem:
     -------
     Problem
         With its minimum, 0, at the origin.
+
+    Examples
+    --------
+    >>> bowl([1.0, 3.0]).fun(np.ones(2))[1]
+    array([2., 6.])
     """
     c = np.asarray(curvatures, dtype=float)
     R = turning(c.size, turn)

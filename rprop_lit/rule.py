@@ -61,6 +61,11 @@ class State(NamedTuple):
         Step size of each weight.
     loss : float, default inf
         Last finite error, for the variants that compare errors; inf before the first.
+
+    Examples
+    --------
+    >>> State(1, 0.1)
+    State(sign=1, step=0.1, loss=inf)
     """
     sign: Any
     step: Any
@@ -106,6 +111,11 @@ def init(w: Any, lr: Any) -> State:
     ------
     TypeError
         If `w` is not of a real floating-point type.
+
+    Examples
+    --------
+    >>> init(np.zeros(1), 0.1).step
+    array([0.1])
     """
     xp = namespace(w)
     if 'float' not in str(w.dtype):

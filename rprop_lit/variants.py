@@ -115,6 +115,11 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     ValueError
         Unknown variant; `irprop+` without an error, or with a first one that is not finite.
 
+    Examples
+    --------
+    >>> step_one('rprop-', 3.0, None, State(1, 0.1))[0]
+    -0.12
+
     Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
     """
     sign, step, before = State(*state)
@@ -199,6 +204,11 @@ def update(g: Any, state: State, *, variant: str, etas: Any = (0.5, 1.2), step_s
     ValueError
         Unknown variant; a gradient of another shape; `irprop+` without a loss, or with a first one that is
         not finite.
+
+    Examples
+    --------
+    >>> update(np.ones(1), State(np.int8([1]), np.array([0.1])), variant='rprop-')[0]
+    array([-0.12])
 
     Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
     """
