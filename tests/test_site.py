@@ -62,7 +62,8 @@ def test_the_top_of_the_package_has_its_table(reference):
 
 
 def public(reference):
-    "(where, node) of every function, class and method that is public: what stands in `__all__` of the package or of a public module"
+    """(where, node) of every function, class and method that is public:
+    what stands in `__all__` of the package or of a public module"""
     homes = set(reference.exported().values())
     for module in public_modules():
         homes |= {reference.home_of(module, name) for name in reference.listed(reference.tree_of(module))}
@@ -78,8 +79,10 @@ def test_the_public_docstrings_miss_no_parameter_no_type_and_no_error(reference)
     for where, node in found.items():
         unsaid[where] = reference.unsaid(node)
         untyped[where] = [p.name for p in reference.parameters(node) if not p.type]
-        unwarned[where] = [error for error in reference.raised(node) if error not in (ast.get_docstring(node) or '')]
-    assert {'optim.Rprop.load', 'inside.walk.rprop', 'inside.results.Trace.plot', 'nn.Linear.forward', 'pictures.heat', 'torch.Rprop.step', 'sunspots.train',
+        unwarned[where] = [error for error in reference.raised(node)
+                           if error not in (ast.get_docstring(node) or '')]
+    assert {'optim.Rprop.load', 'inside.walk.rprop', 'inside.results.Trace.plot', 'nn.Linear.forward',
+            'pictures.heat', 'torch.Rprop.step', 'sunspots.train',
             'rule.init', 'variants.update', 'tensor.Tensor.sum'} <= set(found) and len(found) > 130
     for missing in (unsaid, untyped, unwarned):
         assert {where: names for where, names in missing.items() if names} == {}
@@ -87,25 +90,35 @@ def test_the_public_docstrings_miss_no_parameter_no_type_and_no_error(reference)
 
 def test_a_public_docstring_with_a_table_says_what_comes_back(reference):
     def returns(node):
-        return isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) != 'None'
+        return (isinstance(node, ast.FunctionDef) and node.returns is not None
+                and ast.unparse(node.returns) != 'None')
 
     tables = {where: node for where, node in public(reference) if returns(node) and reference.described(node)}
-    assert len(tables) > 25 and [where for where, node in tables.items() if not reference.documentation(node).many_returns] == []
+    assert len(tables) > 25 and [where for where, node in tables.items()
+                                 if not reference.documentation(node).many_returns] == []
 
 
-RULES = ['optim.Rprop', 'torch.Rprop', 'jax.rprop', 'inside.walk.rprop', 'solver.minimize', 'rule.update_one', 'variants.step_one', 'variants.update', 'scale.tree_sum',
+RULES = ['optim.Rprop', 'torch.Rprop', 'jax.rprop', 'inside.walk.rprop', 'solver.minimize', 'rule.update_one',
+         'variants.step_one', 'variants.update', 'scale.tree_sum',
          'sunspots.linear', 'sunspots.arv', 'problems.rosenbrock']  # what somebody else has invented
 
 
-NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'inside.cuda': ['cupy']}  # what a module wants to be imported
+# what a module wants to be imported
+NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'inside.cuda': ['cupy']}
 NAMES = {'torch': 'torch', 'jax': 'JAX', 'optax': 'Optax', 'cupy': 'CuPy'}
-SHOWN = ['rule.update_one', 'rule.update_all', 'variants.step_one', 'torch.Rprop', 'jax.rprop', 'scale.full_batch', 'scale.tree_sum', 'conformance.check', 'problems.bowl',
-         'problems.noisy', 'problems.slopes_of', 'nn.Linear', 'nn.Sequential', 'nn.MSELoss', 'nn.CrossEntropyLoss', 'nn.Module', 'tensor.Tensor', 'pictures.table',
-         'pictures.trace', 'pictures.path', 'pictures.heat', 'sunspots.sunspots', 'sunspots.windows', 'inside.results.Trace']  # beside those at the top of the package
+# beside those at the top of the package
+SHOWN = ['rule.update_one', 'rule.update_all', 'variants.step_one', 'torch.Rprop', 'jax.rprop',
+         'scale.full_batch', 'scale.tree_sum', 'conformance.check', 'problems.bowl',
+         'problems.noisy', 'problems.slopes_of', 'nn.Linear', 'nn.Sequential', 'nn.MSELoss',
+         'nn.CrossEntropyLoss', 'nn.Module', 'tensor.Tensor', 'pictures.table',
+         'pictures.trace', 'pictures.path', 'pictures.heat', 'sunspots.sunspots', 'sunspots.windows',
+         'inside.results.Trace']
 
 
 def with_examples():
-    return sorted(str(p.relative_to(ROOT / 'rprop_lit').with_suffix('')).replace(os.sep, '.') for p in (ROOT / 'rprop_lit').rglob('*.py') if '\n    >>> ' in p.read_text(encoding='utf-8'))
+    return sorted(str(p.relative_to(ROOT / 'rprop_lit').with_suffix('')).replace(os.sep, '.')
+                  for p in (ROOT / 'rprop_lit').rglob('*.py')
+                  if '\n    >>> ' in p.read_text(encoding='utf-8'))
 
 
 @pytest.mark.parametrize('module', with_examples())
@@ -119,27 +132,33 @@ def test_examples_in_docstrings(module):
 def test_what_a_user_calls_has_an_example(reference):
     found = dict(public(reference))
     shown = {*SHOWN, *(home for home in reference.exported().values() if home in found)}
-    assert len(shown) > 30 and sorted(where for where in shown if not reference.example_of(found[where]).startswith('>>> ')) == []
+    assert len(shown) > 30 and sorted(where for where in shown
+                                      if not reference.example_of(found[where]).startswith('>>> ')) == []
     assert '**Example**\n\n```pycon\n>>> ' in reference.page('solver')
 
 
 def test_an_algorithm_names_its_paper(reference):
     found = dict(public(reference))
-    assert [where for where in RULES if not re.search(r'\b(1[89]|20)\d\d\b', ast.get_docstring(found[where]))] == []
+    year = re.compile(r'\b(1[89]|20)\d\d\b')
+    assert [where for where in RULES if not year.search(ast.get_docstring(found[where]))] == []
 
 
 def test_a_table_of_parameters_is_complete_and_invents_none(reference):
-    tables = {f'{module}.{entry.name}.{getattr(node, "name", "")}': node for module in reference.modules() for entry in reference.entries(module)
-              for node in (entry.node, *entry.methods) if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and reference.described(node)}
+    tables = {f'{module}.{entry.name}.{getattr(node, "name", "")}': node
+              for module in reference.modules() for entry in reference.entries(module)
+              for node in (entry.node, *entry.methods)
+              if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and reference.described(node)}
     assert len(tables) > 30
     assert {where: names for where, node in tables.items()
             if (names := reference.unsaid(node) + reference.invented(node))} == {}
 
 
 def test_errors_are_read_from_the_lines_of_a_function(reference):
-    node = ast.parse('def f(a):\n    if a:\n        raise ValueError("x")\n    def g(): raise KeyError\n    raise').body[0]
+    node = ast.parse('def f(a):\n    if a:\n        raise ValueError("x")\n    def g(): raise KeyError\n'
+                     '    raise').body[0]
     assert reference.raised(node) == {'ValueError'}
-    node = ast.parse('class A:\n    def __init__(self):\n        raise TypeError("x")\n    def f(self):\n        raise ValueError("x")').body[0]
+    node = ast.parse('class A:\n    def __init__(self):\n        raise TypeError("x")\n    def f(self):\n'
+                     '        raise ValueError("x")').body[0]
     assert reference.raised(node) == {'TypeError'}
 
 
@@ -356,15 +375,18 @@ def test_a_broken_link_a_silent_picture_and_a_foreign_script_are_seen(build, bui
 def table_of(columns, width):
     "A table in HTML with names `width` letters long"
     head = ''.join(f'<th class="head"><p>{"n" * width}&amp;{k}</p></th>' for k in range(columns))
-    return f'<table class="table"><thead><tr>{head}</tr></thead><tbody><tr>' + '<td><p>1</p></td>' * columns + '</tr></tbody></table>'
+    return (f'<table class="table"><thead><tr>{head}</tr></thead><tbody><tr>'
+            + '<td><p>1</p></td>' * columns + '</tr></tbody></table>')
 
 
 def test_a_wide_table_carries_the_names_of_its_columns(build):
     narrow, wide, wider = table_of(3, 5), table_of(8, 4), table_of(14, 5)
     assert build.labelled(narrow) == narrow
     marked = build.labelled(f'{narrow}<p>{wide}</p>{wider}')
-    assert marked.startswith(narrow) and marked.count('class="table wide"') == marked.count('class="table wider"') == 1
-    assert marked.count('data-label="nnnn&amp;7"') == 1 and marked.count('data-label="nnnnn&amp;13"') == 1 and marked.count('data-label') == 22
+    assert (marked.startswith(narrow)
+            and marked.count('class="table wide"') == marked.count('class="table wider"') == 1)
+    assert (marked.count('data-label="nnnn&amp;7"') == 1 and marked.count('data-label="nnnnn&amp;13"') == 1
+            and marked.count('data-label') == 22)
     spaced = table_of(8, 4).replace('nnnn', 'n n')  # a space is a place to break a line
     assert build.labelled(spaced) == spaced
 
@@ -455,7 +477,8 @@ class Server(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope='module')
 def browser():
-    "The site on localhost and a headless browser: (the browser, a function that opens a page and notes what goes wrong there)"
+    """The site on localhost and a headless browser:
+    (the browser, a function that opens a page and notes what goes wrong there)"""
     sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
     names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
     program = next(filter(None, map(shutil.which, names)), None)
@@ -467,7 +490,8 @@ def browser():
         program = play.chromium.launch(executable_path=program, args=QUIET)
 
         def go(address, width=1280, dark=False, touch=False):
-            page = program.new_page(viewport=dict(width=width, height=900), color_scheme='dark' if dark else 'light', has_touch=touch)
+            page = program.new_page(viewport=dict(width=width, height=900), has_touch=touch,
+                                    color_scheme='dark' if dark else 'light')
             page.wrong = []
             page.on('console', lambda m: page.wrong.append(m.text) if m.type in ('error', 'warning')
                     else None)
@@ -489,7 +513,8 @@ def browser():
 
 @pytest.fixture
 def site(browser):
-    "A function that opens a page; each page is closed when its test ends, or the browser would grow without bounds"
+    """A function that opens a page; each page is closed when its test ends,
+    or the browser would grow without bounds"""
     program, go = browser
     yield go
     for context in program.contexts:
@@ -582,7 +607,8 @@ def test_the_scrubber_says_what_the_trace_holds(site):
         config = walk.DEFAULTS | page.evaluate("document.querySelector('.rprop-play').trace.config")
         words = expected(config, next(array_walk(config)), ['w\u2080', 'w\u2081'])
         for k in range(1, config['steps'] + 1):
-            said, where = page.evaluate('''k => { const s = document.querySelector('.scrub'); s.value = k; s.dispatchEvent(new Event('input', { bubbles: true }));
+            said, where = page.evaluate('''k => { const s = document.querySelector('.scrub'); s.value = k;
+                s.dispatchEvent(new Event('input', { bubbles: true }));
                 return ['.sentence', '.scrubber'].map((c) => document.querySelector(c).innerText); }''', k)
             assert says(said, words[k - 1]) and f'step {k} of' in where
     assert page.wrong == []
