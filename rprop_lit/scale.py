@@ -145,7 +145,7 @@ def block_sum(manner: Manner, w: Any, pieces: Any) -> Sum:
 
 # %% ../nbs/use/70_scale.ipynb #7f093645
 class Alone:
-    "All pieces of `data`, each of `batch_size` rows, on this machine: one block, in a `manner`, with `threads`"
+    "All pieces of `data`, each of `batch_size` rows, on this machine: one block, by a `manner` and `threads`"
     def __init__(self, manner: Manner, data: Any, batch_size: int | None, threads: int | None) -> None:
         self.manner, self.threads = manner, threads
         self.source = partial(pieces_of, data, batch_size)
@@ -281,9 +281,9 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
 
     Notes
     -----
-    The tree of the sum depends on the pieces alone. With as many BLAS threads, on processors of one kind, the bits are
-    the same on one machine and on any number of workers. Arrays that are sent arrive contiguous: slices with gaps may
-    differ in last bits from what the same slices give at home.
+    The tree of the sum depends on the pieces alone. With as many BLAS threads, on processors of one kind, the
+    bits are the same on one machine and on any number of workers. Arrays that are sent arrive contiguous:
+    slices with gaps may differ in last bits from what the same slices give at home.
 
     Examples
     --------

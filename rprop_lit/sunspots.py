@@ -187,8 +187,8 @@ def forecast_of(fitted: Fit, task: Task) -> np.ndarray:
     return fitted.net(task.inputs).data[:, 0]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #dee8d0de
-def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5), epochs: int = 500,
-          tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
+def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5),
+          epochs: int = 500, tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
     """Train each variant from each start.
 
     Parameters

@@ -6,6 +6,8 @@
 __all__ = ['HELP', 'GoldenTrace', 'traces', 'Walked', 'Misuse', 'run', 'run_program', 'parser', 'factory_named']
 
 # %% ../../nbs/inside/70_traces.ipynb #70a00002
+import argparse
+import importlib
 import importlib.resources
 import json
 import os
@@ -169,10 +171,6 @@ def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walk
             f'it printed {len(weights)} numbers for {len(trace.gradients)} gradients: print one for each'
         )
     return Walked(weights) if weights else None
-
-# %% ../../nbs/inside/70_traces.ipynb #70b00002
-import argparse
-import importlib
 
 # %% ../../nbs/inside/70_traces.ipynb #70b00003
 HELP = """
