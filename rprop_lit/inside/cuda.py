@@ -380,6 +380,13 @@ def _copy(g: Any, place: Place) -> Any:
         return g.copy('C')
 
 # %% ../../nbs/inside/50_cuda.ipynb #86bc7306
+def _check_place(there: Any, here: set) -> None:
+    "ValueError if the error lies on another GPU than the weights"
+    if there is not None and None not in here and there not in here:
+        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {", ".join(map(str, here))}: '
+                         'move it there, or pass loss=float(loss)')
+
+
 def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
     """What a variant does at the flips of this step, for a group.
 
@@ -408,10 +415,7 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
         return flip_for(settings.variant, None, math.inf)
     error, first = loss.detach() if is_tensor(loss) else loss, weights[0][0]
     there, here = device_of(error), {device_of(ws[0]) for ws in weights}
-    if there is not None and None not in here and there not in here:
-        there_are = ', '.join(map(str, here))
-        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {there_are}: move it there, '
-                         'or pass loss=float(loss)')
+    _check_place(there, here)
     captured = device_of(first) is not None and _ours(first) and Place(first).captured
     kernels = all(map(Cuda().fits, weights)) and not any(plan.limits.rowwise for plan in group.plans)
     if there is not None and here == {there} and kernels and _comparable(error, first):

@@ -51,6 +51,21 @@ def _replace(draft: Path, path: Path, tries: int = 8) -> None:
             time.sleep(0.005 * 2 ** (tries - left))
 
 # %% ../../nbs/inside/36_files.ipynb #072ba56d
+def _put(path: Path, content: Any) -> None:
+    "Write a file beside its place, wait for the disk, and move it there"
+    draft = path.with_name(f'{path.name}.{secrets.token_hex(6)}.part')
+    try:
+        with open(draft, 'xb') as file:
+            if path.exists():
+                _resembling(path, draft)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_arrays(path: Any, arrays: dict) -> None:
     "Write arrays to an .npz file with a checksum, all or nothing; `path` may be an open binary file"
     packed = io.BytesIO()
@@ -62,17 +77,7 @@ def write_arrays(path: Any, arrays: dict) -> None:
     if path.exists() and not path.is_file():
         raise OSError(f'{path} is no regular file and would be replaced by one: pass an open file to write '
                       f'into it')
-    draft = path.with_name(f'{path.name}.{secrets.token_hex(6)}.part')
-    try:
-        with open(draft, 'xb') as file:
-            if path.exists():
-                _resembling(path, draft)
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    _put(path, packed.getbuffer())
 
 # %% ../../nbs/inside/36_files.ipynb #bfddacd1
 def read_arrays(path: Any, most: float = math.inf) -> dict:

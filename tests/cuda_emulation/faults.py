@@ -55,7 +55,7 @@ FAULTS = {
     'a gradient of another device': (
         T + 'test_two_devices', 'inside/parameters:kinds', ', a.data.device_id', ''),
     'an error of another device': (
-        T + 'test_two_devices', CUDA + 'flip_of',
+        T + 'test_two_devices', CUDA + '_check_place',
         'there is not None and None not in here and (there not in here)', 'False'),
     'one kernel for all devices': (
         T + 'test_two_devices', CUDA + 'Launcher.launch',

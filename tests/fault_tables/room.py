@@ -206,7 +206,7 @@ FAULTS = {
         "'float64' if namespace(w).finfo(w.dtype).bits > 32 else 'float32'", "'float64'"),
     # files
     'file: one name for all drafts': (
-        'test_replaced.py::test_two_threads_may_save_to_one_file', 'inside/files:write_arrays',
+        'test_replaced.py::test_two_threads_may_save_to_one_file', 'inside/files:_put',
         'secrets.token_hex(6)', '0'),
     'file: the checksum is not looked at': (
         'test_hostile.py::test_one_flipped_bit_of_the_data_breaks_the_checksum', 'inside/files:read_arrays',
@@ -215,10 +215,10 @@ FAULTS = {
         'test_hostile.py::test_a_pickle_inside_is_not_run', 'inside/files:read_arrays',
         'allow_pickle=False', 'allow_pickle=True'),
     'file: the disk is not waited for': (
-        'test_hostile.py::test_a_failed_save_leaves_the_old_file', 'inside/files:write_arrays',
+        'test_hostile.py::test_a_failed_save_leaves_the_old_file', 'inside/files:_put',
         'os.fsync(file.fileno())', 'pass'),
     'file: a draft is left behind': (
-        'test_hostile.py::test_a_failed_save_leaves_the_old_file', 'inside/files:write_arrays',
+        'test_hostile.py::test_a_failed_save_leaves_the_old_file', 'inside/files:_put',
         'draft.unlink(missing_ok=True)', 'pass'),
     'file: bombs are unpacked': (
         'test_hostile.py::test_a_bomb_is_refused_before_it_is_unpacked', 'inside/files:read_arrays',

@@ -435,7 +435,7 @@ FAULTS = {
     ),
     'a checkpoint is of any problem': (
         'test_solver.py::test_a_file_of_another_problem_is_refused',
-        'inside/checkpoint:read_checkpoint',
+        'inside/checkpoint:_parts_of',
         "about.get('mark') != mark",
         'False',
     ),
