@@ -27,13 +27,13 @@ FAULTS = {
     'block: undone by the new step': (
         WALK, 'inside/arrays:_choose', 'add(size, last, size)', 'multiply(keep, step, size)'),
     'retreat: steps do not shrink': (
-        'test_optim.py::test_a_loss_that_is_not_finite_sends_everybody_back', 'inside/arrays:retreat_block',
+        'test_optim.py::test_a_loss_that_is_not_finite_sends_everybody_back', 'inside/arrays:_retreat_block',
         'multiply(step, limits.eta_minus, step)', 'pass'),
     'retreat: signs are kept': (
-        'test_optim.py::test_a_loss_that_is_not_finite_sends_everybody_back', 'inside/arrays:retreat_block',
+        'test_optim.py::test_a_loss_that_is_not_finite_sends_everybody_back', 'inside/arrays:_retreat_block',
         'sign.fill(0)', 'pass'),
     'retreat: forwards': (
-        'test_optim.py::test_a_loss_that_is_not_finite_sends_everybody_back', 'inside/arrays:retreat_block',
+        'test_optim.py::test_a_loss_that_is_not_finite_sends_everybody_back', 'inside/arrays:_retreat_block',
         'negative(sign, back)', 'copyto(back, sign)'),
     'limits: one squaring too few': (
         'test_properties.py::test_the_weight_is_the_old_one_plus_the_move_rounded_once',
@@ -46,7 +46,7 @@ FAULTS = {
         'inside/arrays:Limits.cut',
         'row[part]', 'row'),
     'blocks: the last one is left out': (
-        THREADS, 'inside/arrays:step_blocks',
+        THREADS, 'inside/arrays:_step_blocks',
         'for a in range(0, w.size, size):', 'for a in range(0, w.size - size, size):'),
     'loop: the last weight is left out': (
         LOOP, 'inside/arrays:compiled', 'range(w.size)', 'range(w.size - 1)'),
@@ -184,14 +184,14 @@ FAULTS = {
         'sign_of(prev, np.zeros(prev.shape, np.int8))', 'np.zeros(prev.shape, np.int8)'),
     'memory: steps of any kind are taken': (
         'test_refused.py::test_a_memory_that_does_not_fit_is_refused_before_anything_moves',
-        'inside/memory:checked',
+        'inside/memory:_checked',
         "kind not in str(getattr(values[key], 'dtype', ''))", 'False'),
     'memory: a step that is NaN is loaded': (
-        'test_hostile.py::test_files_that_are_whole_and_wrong_are_refused', 'inside/memory:checked',
+        'test_hostile.py::test_files_that_are_whole_and_wrong_are_refused', 'inside/memory:_checked',
         'if not fine:', 'if False:'),
     'memory: halves of steps': (
         'test_refused.py::test_a_memory_that_does_not_fit_is_refused_before_anything_moves',
-        'inside/memory:count_of',
+        'inside/memory:_count_of',
         'steps >= 0 and steps.is_integer()', 'True'),
     'memory: a copy is none': (
         'test_optim.py::test_state_dict_is_a_copy', 'inside/memory:_paired', 'pairs + 0', 'pairs'),
@@ -199,10 +199,10 @@ FAULTS = {
         'test_refused.py::test_bfloat16_states_of_torch_are_read', 'inside/memory:on_host',
         "value.float() if 'bfloat16' in str(value.dtype) else value", 'value'),
     'memory: a device leaks': (
-        'test_room.py::test_nothing_leaks_from_a_device_context', 'inside/memory:zeros',
+        'test_room.py::test_nothing_leaks_from_a_device_context', 'inside/memory:_zeros',
         ', device=like.device', ''),
     'memory: doubles for all': (
-        'test_replaced.py::test_the_memory_follows_the_type_of_the_weights', 'inside/memory:step_type',
+        'test_replaced.py::test_the_memory_follows_the_type_of_the_weights', 'inside/memory:_step_type',
         "'float64' if namespace(w).finfo(w.dtype).bits > 32 else 'float32'", "'float64'"),
     # files
     'file: one name for all drafts': (
@@ -210,7 +210,7 @@ FAULTS = {
         'secrets.token_hex(6)', '0'),
     'file: the checksum is not looked at': (
         'test_hostile.py::test_one_flipped_bit_of_the_data_breaks_the_checksum', 'inside/files:read_arrays',
-        "str(arrays.pop('checksum')) != digest(arrays)", "not arrays.pop('checksum')"),
+        "str(arrays.pop('checksum')) != _digest(arrays)", "not arrays.pop('checksum')"),
     'file: pickles are read': (
         'test_hostile.py::test_a_pickle_inside_is_not_run', 'inside/files:read_arrays',
         'allow_pickle=False', 'allow_pickle=True'),
