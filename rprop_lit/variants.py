@@ -129,7 +129,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
 def cast_pair(pair: Any, step: Any) -> tuple[Any, Any]:
-    "Two factors or limits in the type of `step`, at most its largest finite number: numbers, or two arrays"
+    "Two factors or limits in the type of `step`, at most its largest number: numbers, or else two arrays"
     xp = namespace(step)
     largest = float(xp.finfo(step.dtype).max)
     low, high = (namespace(x).clip(x, None, largest) if getattr(x, 'ndim', 0) else min(float(x), largest)
