@@ -147,6 +147,14 @@ def test_links_lead_somewhere(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize('page', pages()[2:], ids=lambda p: p.stem)
+def test_lines_of_code_are_short(page):
+    # exported or not; directives such as `#| fig-alt:` are one line each, as nbdev reads them
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    code = [''.join(cell['source']).splitlines() for cell in cells if cell['cell_type'] == 'code']
+    assert [line for line in sum(code, []) if len(line) > 110 and not line.startswith('#|')] == []
+
+
 def test_no_page_speaks_of_a_machine():
     for page in pages():
         assert not re.search(r'(?<![\w.:/~])/(tmp|work|root|home|Users)/',

@@ -186,20 +186,20 @@ def calls_for(kind: str, sizes: list[int], starts: list[int],
     return calls
 
 # %% ../../nbs/inside/50_cuda.ipynb #1965bccc
-def options(arch: str) -> tuple[str, ...]:
+def _options(arch: str) -> tuple[str, ...]:
     "What NVRTC is told: no fused operations, no flushing, and a device's architecture"
     return f'-arch={arch}', '--fmad=false', '--ftz=false', '--prec-div=true', '--std=c++17'
 
 
 @cache
-def kernel(kind: str, rows: int, device: int) -> Any:
+def _kernel(kind: str, rows: int, device: int) -> Any:
     "The kernel for weights of a kind and a number of arrays, compiled for a device and loaded there"
     cuda = sys.modules['cupy'].cuda
     mine, known = int(cuda.Device(device).compute_capability), cuda.nvrtc.getSupportedArchs()
     program = cuda.nvrtc.createProgram(source(kind, rows), 'rprop.cu', [], [])
     try:
         cuda.nvrtc.compileProgram(program,
-                                  options(f'sm_{mine}' if mine in known else f'compute_{max(known)}'))
+                                  _options(f'sm_{mine}' if mine in known else f'compute_{max(known)}'))
         image = cuda.nvrtc.getCUBIN(program) if mine in known else cuda.nvrtc.getPTX(program)
     except cuda.nvrtc.NVRTCError as error:
         raise RuntimeError(f'NVRTC refused the kernel: {cuda.nvrtc.getProgramLog(program)}') from error
@@ -218,19 +218,19 @@ def device_of(x: Any) -> int | None:
     return x.device.id if type(x).__module__.partition('.')[0] == 'cupy' and hasattr(x, 'device') else None
 
 
-def address(x: Any) -> int:
+def _address(x: Any) -> int:
     "Where the numbers of an array or tensor begin in the memory of its GPU"
     return x.data_ptr() if is_tensor(x) else x.data.ptr
 
 
-def addresses(arrays: list) -> list[int]:
+def _addresses(arrays: list) -> list[int]:
     "The same for arrays of one library; 0 for None"
     if is_tensor(next((x for x in arrays if x is not None), None)):
         return [0 if x is None else x.data_ptr() for x in arrays]
     return [0 if x is None else x.data.ptr for x in arrays]
 
 
-def all_whole(arrays: list) -> bool:
+def _all_whole(arrays: list) -> bool:
     "Do the numbers of each array or tensor follow one another in memory, none negated or conjugated lazily?"
     if is_tensor(arrays[0] if arrays else None):
         return all([x.is_contiguous() and not x.is_neg() and not x.is_conj() for x in arrays])
@@ -273,7 +273,7 @@ class DeviceLoss:
     def places(self) -> list[int]:
         "Where the error of this step, the last one and the ticket lie, for one launch that reads them"
         self.left -= 1
-        return [address(x) for x in (self.error, self.value, self.ticket)]
+        return [_address(x) for x in (self.error, self.value, self.ticket)]
 
     def read(self) -> float | None:
         "The last error as a number, for which the caller waits; None in a capture, where nobody may wait"
@@ -321,7 +321,7 @@ class Launcher:
         "Step the weights of a plan"
         place, loss = Place(ws[0]), flip.loss if isinstance(flip.loss, DeviceLoss) else None
         gs, at = self.found(ws, gs, place)
-        places = [address(plan.sign), address(plan.step), *(loss.places() if loss else (0, 0, 0))]
+        places = [_address(plan.sign), _address(plan.step), *(loss.places() if loss else (0, 0, 0))]
         how = [flip.forget, flip.undo, flip.retreat, plan.settings.maximize,
                loss is not None and '64' in str(loss.error.dtype), False]
         with sys.modules['cupy'].cuda.Device(self.device):
@@ -337,10 +337,10 @@ class Launcher:
     def found(self, ws: list, gs: list, place: Place) -> tuple[list, np.ndarray]:
         "Gradients, whole and not across their weights; and where they and the weights are, 0 for None"
         there = [g for g in gs if g is not None]
-        if not all_whole(there):
-            gs = [g if g is None or all_whole([g]) else _copy(g, place) for g in gs]
+        if not _all_whole(there):
+            gs = [g if g is None or _all_whole([g]) else _copy(g, place) for g in gs]
         while True:
-            at = np.array([addresses(gs), addresses(ws)], np.int64)
+            at = np.array([_addresses(gs), _addresses(ws)], np.int64)
             across = (at[0] != at[1]) & (abs(at[0] - at[1]) < self.bytes) & (at[0] != 0)
             if not across.any():
                 return gs, at
@@ -361,7 +361,7 @@ class Cuda:
     "A backend that steps all parameters of a plan on a GPU by one launch"
     def fits(self, weights: list) -> bool:
         "CuPy arrays, or CUDA tensors where CuPy is installed, whole and of a type that there is a kernel for"
-        return _ours(weights[0]) and all_whole(weights)
+        return _ours(weights[0]) and _all_whole(weights)
 
     def step(self, plan: Any, ws: list, gs: list, flip: Flip) -> None:
         "Make one step, in place"
@@ -390,6 +390,13 @@ def _copy(g: Any, place: Place) -> Any:
         return g.copy('C')
 
 # %% ../../nbs/inside/50_cuda.ipynb #86bc7306
+def _check_place(there: Any, here: set) -> None:
+    "ValueError if the error lies on another GPU than the weights"
+    if there is not None and None not in here and there not in here:
+        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {", ".join(map(str, here))}: '
+                         'move it there, or pass loss=float(loss)')
+
+
 def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
     """What a variant does at the flips of this step, for a group.
 
@@ -417,10 +424,7 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
         return group.flip(loss)
     error, first = loss.detach() if is_tensor(loss) else loss, weights[0][0]
     there, here = device_of(error), {device_of(ws[0]) for ws in weights}
-    if there is not None and None not in here and there not in here:
-        there_are = ', '.join(map(str, here))
-        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {there_are}: move it there, '
-                         'or pass loss=float(loss)')
+    _check_place(there, here)
     captured = device_of(first) is not None and _ours(first) and Place(first).captured
     kernels = all(map(Cuda().fits, weights)) and not any(plan.limits.rowwise for plan in group.plans)
     if there is not None and here == {there} and kernels and _comparable(error, first):

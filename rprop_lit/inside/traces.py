@@ -204,20 +204,13 @@ def parser() -> argparse.ArgumentParser:
         prog='python -m rprop_lit.conformance',
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Which Rprop is it, or where and how does it depart? Golden traces tell.',
-    )
-    parser.add_argument(
-        'factory', nargs='?', default='rprop_lit.conformance:ours:irprop-', help='package.module:factory'
-    )
-    parser.add_argument(
-        '--command', help='a program in any language, with its arguments, instead of a factory'
-    )
-    parser.add_argument(
-        '--dtype',
-        default='float64',
-        choices=['float64', 'float32', 'float16'],
-        help='type of the weights and the gradients (default: float64)',
-    )
+        description='Which Rprop is it, or where and how does it depart? Golden traces tell.')
+    parser.add_argument('factory', nargs='?', default='rprop_lit.conformance:ours:irprop-',
+                        help='package.module:factory')
+    parser.add_argument('--command',
+                        help='a program in any language, with its arguments, instead of a factory')
+    parser.add_argument('--dtype', default='float64', choices=['float64', 'float32', 'float16'],
+                        help='type of the weights and the gradients (default: float64)')
     parser.add_argument('--list', action='store_true', help='only list the traces')
     return parser
 
