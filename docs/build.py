@@ -198,8 +198,6 @@ def labelled(html):
 
     The width is that of the longest words, in pixels; docs/_static/site.css says what happens with less room.
     """
-    gap = r'\s|(?<=\w-)(?=\w)'  # where a line may be broken
-
     def plain(text):
         return unescape(re.sub(r'<[^>]+>', '', text)).strip()
 
