@@ -3,8 +3,9 @@
     python -m pip install -e '.[dev,docs]'    # once
     python docs/build.py                        # everything; then: python -m http.server -d _docs
 
-A warning is an error, and so is a link within the site that leads nowhere. What the reader's browser runs (formulas, drawing,
-Python) comes from npm packages that docs/package-lock.json locks by version and hash, and is served by the site itself.
+A warning is an error, and so is a link within the site that leads nowhere. What the reader's browser runs
+(formulas, drawing, Python) comes from npm packages that docs/package-lock.json locks by version and hash, and
+is served by the site itself.
 """
 import base64
 import configparser
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -40,6 +42,7 @@ SERVED = {  # what of the npm packages the site serves
     'pyodide/python_stdlib.zip': 'pyodide/python_stdlib.zip',
     'pyodide/pyodide-lock.json': 'pyodide/pyodide-lock.json',
 }
+PHONE, TABLET = 358, 480  # pixels that a table has there
 NO_DOCS = 'skip_procs = add_show_docs,exec_show_docs,clean_show_doc,add_links,mv_exports,add_fold'  # done here: docs/reference.py, docs/chapters.py
 
 
@@ -66,7 +69,8 @@ def packages():
     except FileNotFoundError:
         done = 'there is no npm'
     if done or hashes(have) != hashes(lock):
-        sys.exit(f'The site needs the npm packages of docs/package-lock.json. With Node.js and a connection, run:\n\n    {FETCH}\n')
+        sys.exit('The site needs the npm packages of docs/package-lock.json. With Node.js and a connection, '
+                 f'run:\n\n    {FETCH}\n')
 
 
 def processed():
@@ -108,7 +112,8 @@ def static(target):
 def record(path):
     "The walks that a live figure shows until Python has come up in the browser, made by the same files"
     code = 'import sys, json; sys.path[:0] = sys.argv[1:3]; import walk; print(json.dumps(walk.recorded()))'
-    made = subprocess.run([sys.executable, '-c', code, DOCS / 'play', ROOT], check=True, capture_output=True, text=True)
+    made = subprocess.run([sys.executable, '-c', code, DOCS / 'play', ROOT], check=True, capture_output=True,
+                          text=True)
     path.write_text(made.stdout, encoding='utf-8')
 
 
@@ -134,8 +139,10 @@ def tree():
     def block(caption, documents):
         return '```{toctree}\n:hidden:\n:caption: ' + caption + '\n\n' + '\n'.join(documents) + '\n```'
 
-    parts = {part: [f'{part}/{path.stem}' for path in chapters.notebooks() if path.parent.name == part] for part in chapters.PARTS}
-    captions = {'idea': 'Learn: the idea', 'use': 'Learn: use it', 'evidence': 'Learn: evidence', 'inside': 'Inside: fast and safe'}
+    parts = {part: [f'{part}/{path.stem}' for path in chapters.notebooks() if path.parent.name == part]
+             for part in chapters.PARTS}
+    captions = {'idea': 'Learn: the idea', 'use': 'Learn: use it', 'evidence': 'Learn: evidence',
+                'inside': 'Inside: fast and safe'}
     book = [block(captions[part], docs) for part, docs in parts.items() if docs]
     return '\n\n'.join([block('Start', ['play']), *book, block('Look up', ['api/index'])])
 
@@ -145,7 +152,7 @@ def track(parts):
     lines = []
     for part in parts:
         found = [f'- {{doc}}`/{part}/{path.stem}`' for path in chapters.notebooks() if path.parent.name == part]
-        lines += [f'**{chapters.PARTS[part]}**\n', *found, '']
+        lines += [*([f'**{chapters.PARTS[part]}**\n'] if len(parts) > 1 else []), *found, '']
     return '\n'.join(lines)
 
 
@@ -156,7 +163,8 @@ def first(*documents):
 
 def sources():
     "Write all that Sphinx reads; returns the folder"
-    source, url = WORK / 'source', settings()['git_url'].replace('%(user)s', settings()['user']).replace('%(repo)s', settings()['repo'])
+    source, names = WORK / 'source', settings()
+    url = names['git_url'].replace('%(user)s', names['user']).replace('%(repo)s', names['repo'])
     os.environ['RPROP_LIT_URL'] = url
     static(source / '_static')
     shutil.copy(DOCS / 'conf.py', source)
@@ -172,12 +180,40 @@ def sources():
     (source / 'api' / 'index.md').write_text(reference.contents(), encoding='utf-8')
     shutil.copy(DOCS / 'play.md', source)
     text, picture = landing()
-    for name, value in dict(learn=track(chapters.LEARN), inside=track(['inside']), torch=first('use/55_torch', 'use/30_optim'),
-                            gpu=first('use/50_gpu', 'inside/50_cuda'), port=first('idea/25_port', 'use/75_others')).items():
+    for name, value in dict(learn=track(chapters.LEARN), inside=track(['inside']),
+                            torch=first('use/55_torch', 'use/30_optim'),
+                            gpu=first('use/50_gpu', 'inside/50_cuda'),
+                            port=first('idea/25_port', 'use/75_others')).items():
         text = text.replace(f'<!-- {name} -->', value)
     (source / 'bowls.png').write_bytes(picture)
     (source / 'index.md').write_text(text + '\n\n' + tree() + '\n', encoding='utf-8')
     return source
+
+
+def labelled(html):
+    """A page whose wide tables can be shown as blocks: each number carries the name of its column, each table a class for its width.
+
+    The width is that of the longest words, in pixels of the smallest type; docs/_static/site.css says what happens where there is less room.
+    """
+    def plain(text):
+        return unescape(re.sub(r'<[^>]+>', '', text)).strip()
+
+    def mark(match):
+        rows = [re.findall(r'<(t[hd])\b([^>]*)>(.*?)</\1>', row, re.S) for row in re.findall(r'<tr\b.*?</tr>', match[0], re.S)]
+        longest = [max(len(word) for _, _, text in column for word in re.split(r'\s|(?<=\w-)(?=\w)', plain(text))) for column in zip(*rows)]
+        need = 7 * sum(longest) + 9 * len(longest)
+        if need <= PHONE:
+            return match[0]
+        names = [plain(text) for _, _, text in rows[0]]
+
+        def row(match):
+            cells = iter(names)
+            return re.sub(r'<td\b', lambda _: f'<td data-label="{escape(next(cells), quote=True)}"', match[0])
+
+        body = re.sub(r'<tr\b.*?</tr>', row, match[0], flags=re.S)
+        return body.replace('<table class="table"', f'<table class="table {"wide" if need <= TABLET else "wider"}"', 1)
+
+    return re.sub(r'<table class="table".*?</table>', mark, html, flags=re.S)
 
 
 class Links(HTMLParser):
@@ -191,15 +227,19 @@ class Links(HTMLParser):
         attrs = dict(attrs)
         self.anchors |= {attrs[k] for k in ('id', 'name') if attrs.get(k)}
         self.links += [attrs[k] for k in ('href', 'src') if attrs.get(k)]
-        fetched = attrs.get('src') or (attrs.get('href') if tag == 'link' and 'stylesheet' in (attrs.get('rel') or '') else '')
+        fetched = (attrs.get('src')
+                   or (attrs.get('href') if tag == 'link' and 'stylesheet' in (attrs.get('rel') or '')
+                       else ''))
         self.foreign += [fetched] if re.match(r'https?:|//', fetched or '') else []
         if tag == 'img' and (not attrs.get('alt') or attrs['alt'].endswith('.png')):
             self.silent.append(attrs.get('src'))
 
 
 def check(out):
-    "Every link within the site leads somewhere, nothing is fetched from elsewhere, and every picture has a text"
-    pages = {path: Links(path.read_text(encoding='utf-8')) for path in out.rglob('*.html') if '_static' not in path.parts}
+    """Every link within the site leads somewhere, nothing is fetched from elsewhere,
+    and every picture has a text"""
+    pages = {path: Links(path.read_text(encoding='utf-8')) for path in out.rglob('*.html')
+             if '_static' not in path.parts}
     wrong = []
     for path, page in pages.items():
         wrong += [f'{path.relative_to(out)}: the picture {src} has no text' for src in page.silent]
@@ -210,7 +250,8 @@ def check(out):
                 continue
             there = (path.parent / unquote(target.split('?')[0])).resolve() if target else path
             there = there / 'index.html' if there.is_dir() else there
-            if not there.exists() or (anchor and there in pages and unquote(anchor) not in pages[there].anchors):
+            if (not there.exists()
+                    or (anchor and there in pages and unquote(anchor) not in pages[there].anchors)):
                 wrong.append(f'{path.relative_to(out)} links to {link}, which is not there')
     return wrong
 
@@ -226,15 +267,19 @@ def main():
         source = sources()
     except chapters.Broken as error:
         sys.exit(f'The site is not built: {error}')
-    done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-d', WORK / 'doctrees', source, WORK / 'html'])
+    done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-j', '2', '-d',
+                           WORK / 'doctrees', source, WORK / 'html'])
     if done.returncode:
         sys.exit('The site is not built: Sphinx had something to say, see above')
+    for path in (p for part in chapters.PARTS for p in (WORK / 'html' / part).glob('*.html')):
+        path.write_text(labelled(path.read_text(encoding='utf-8')), encoding='utf-8')
     (WORK / 'html').rename(OUT)
     wrong = check(OUT)
     if wrong:
         sys.exit('The site is not built:\n' + '\n'.join(wrong))
     size = sum(p.stat().st_size for p in OUT.rglob('*') if p.is_file()) / 2**20
-    print(f'{len(list(OUT.rglob("*.html")))} pages, {size:.0f} MB in {OUT.name}/, built in {time.perf_counter() - began:.0f} s')
+    print(f'{len(list(OUT.rglob("*.html")))} pages, {size:.0f} MB in {OUT.name}/, built in '
+          f'{time.perf_counter() - began:.0f} s')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
-"""From the notebooks to pages that Sphinx reads: directives become tags, code names become links, every chapter gets its facts."""
+"""From the notebooks to pages that Sphinx reads: directives become tags, code names become links,
+every chapter gets its facts."""
 import ast
 import json
 import re
@@ -14,7 +15,8 @@ FACTS = yaml.safe_load((Path(__file__).parent / 'chapters.yml').read_text(encodi
 FIGURES = json.loads((Path(__file__).parent / 'play' / 'figures.json').read_text(encoding='utf-8'))
 FOLDED = {'hide-input', 'hide-cell', 'remove-input'}
 DIRECTIVE = re.compile(r'^#\|\s*([\w-]+):?[ \t]*(.*)$', re.M)
-WORDS_A_MINUTE, LINES_A_MINUTE, PICTURE = 200, 12, 0.25  # how fast a chapter is read: prose, code, and minutes for a picture
+# how fast a chapter is read: prose, code, and minutes for a picture
+WORDS_A_MINUTE, LINES_A_MINUTE, PICTURE = 200, 12, 0.25
 
 
 class Broken(Exception):
@@ -53,7 +55,8 @@ def defined(nodes):
 
 
 def is_plumbing(source, named):
-    "Is this exported cell no part of the story: imports alone, helpers of the module's own, or a definition that the table of chapters folds?"
+    """Is this exported cell no part of the story: imports alone, helpers of the module's own,
+    or a definition that the table of chapters folds?"""
     nodes = parsed(source)
     names = defined(nodes)
     if nodes and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in nodes):
@@ -66,14 +69,17 @@ def mark(nb, path):
     part, named = path.parent.name, FACTS.get(path.stem, {}).get('fold', [])
     for name in named:
         if not any(name in defined(parsed(c['source'])) for c in nb['cells'] if c['cell_type'] == 'code'):
-            raise Broken(f'docs/chapters.yml folds `{name}` in {path.stem}, where nothing of that name is defined')
+            raise Broken(f'docs/chapters.yml folds `{name}` in {path.stem}, where nothing of that name is '
+                         'defined')
     for cell in nb['cells']:
         told = directives(cell)
         if cell['cell_type'] != 'code':
             continue
         plain = re.sub(DIRECTIVE, '', cell['source']).strip()
-        folded = part in LEARN and told.keys() & {'export', 'exports', 'exporti'} and (is_plumbing(plain, named) or 'exports' not in told)
-        cell['metadata'] = {'site': dict(alt=told.get('fig-alt') or '', solution='solution' in told, quiet=told.get('echo') == 'false',
+        folded = (part in LEARN and told.keys() & {'export', 'exports', 'exporti'}
+                  and (is_plumbing(plain, named) or 'exports' not in told))
+        cell['metadata'] = {'site': dict(alt=told.get('fig-alt') or '', solution='solution' in told,
+                                         quiet=told.get('echo') == 'false',
                                          fold=bool(folded) or told.get('code-fold') == 'true')}
         if told.keys() & {'export', 'exporti'}:  # nbdev leaves these out: shown and folded instead
             cell['source'] = re.sub(r'^#\|\s*exporti?\b', '#| exports', cell['source'], flags=re.M)
@@ -81,7 +87,8 @@ def mark(nb, path):
 
 
 def titles(cell):
-    "The sentence written over the pictures of a cell, which says what they claim: its longest text of four words or more"
+    """The sentence written over the pictures of a cell, which says what they claim:
+    its longest text of four words or more"""
     texts = [n.value for n in ast.walk(ast.Module(parsed(cell['source'].rstrip().removesuffix(';')), []))
              if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value.split()) > 3]
     return max(texts, key=len, default='')
@@ -109,9 +116,11 @@ def tagged(cell, where, heading):
         label = 'Code: ' + (', '.join(names[:3]) if names else 'imports')
         shown |= dict(code_prompt_show=label, code_prompt_hide=label)
     if has_picture(cell):  # a title that is a claim is a fair text; a directive is better
-        alt = site.get('alt') or titles(cell) or ('' if where.startswith(LEARN) else f'Picture to the section: {heading}')
+        alt = (site.get('alt') or titles(cell)
+               or ('' if where.startswith(LEARN) else f'Picture to the section: {heading}'))
         if not alt:
-            raise Broken(f'{where}: a picture has neither `#| fig-alt:` nor a title that says what it shows:\n{cell["source"][:300]}')
+            raise Broken(f'{where}: a picture has neither `#| fig-alt:` nor a title that says what it '
+                         f'shows:\n{cell["source"][:300]}')
         shown['image'] = dict(alt=re.sub(r'\s+', ' ', re.sub(r'[$\\]', '', alt)))
     cell['metadata'] = dict(tags=tags, **({'mystnb': shown} if shown else {}))
     cell['source'] = re.sub(r'^#\|.*\n?', '', cell['source'], flags=re.M).strip()
@@ -121,9 +130,11 @@ def tagged(cell, where, heading):
 def minutes(nb):
     "How long a reader needs, in minutes; folded cells are not counted"
     prose = sum(len(re.findall(r'\w+', c['source'])) for c in nb['cells'] if c['cell_type'] == 'markdown')
-    open_code = [c for c in nb['cells'] if c['cell_type'] == 'code' and not FOLDED & set(c['metadata'].get('tags', []))]
+    open_code = [c for c in nb['cells']
+                 if c['cell_type'] == 'code' and not FOLDED & set(c['metadata'].get('tags', []))]
     lines = sum(bool(line.strip()) for c in open_code for line in c['source'].splitlines())
-    return max(1, round(prose / WORDS_A_MINUTE + lines / LINES_A_MINUTE + PICTURE * sum(map(has_picture, nb['cells']))))
+    return max(1, round(prose / WORDS_A_MINUTE + lines / LINES_A_MINUTE
+                        + PICTURE * sum(map(has_picture, nb['cells']))))
 
 
 def module_of(nb):
@@ -154,7 +165,8 @@ def targets():
 
 
 def linked(text, where, own, local):
-    "Code names in prose lead to the reference; names that the chapter makes for itself, and ambiguous ones, stay as they are"
+    """Code names in prose lead to the reference; names that the chapter makes for itself, and ambiguous ones,
+    stay as they are"""
     def link(match):
         name = match[1].removesuffix('()')
         options = where.get(name, [])
@@ -171,7 +183,8 @@ def linked(text, where, own, local):
 
 
 def repository_links(text, page, url):
-    "Links to files that have no page lead to the repository; headings have anchors in small letters here, and as they are written in Jupyter"
+    """Links to files that have no page lead to the repository;
+    headings have anchors in small letters here, and as they are written in Jupyter"""
     def link(match):
         target, _, anchor = match[1].partition('#')
         if re.match(r'[a-z]+:', target) or anchor.startswith('rprop_lit.'):
@@ -192,8 +205,10 @@ def repository_links(text, page, url):
 def facts(stem, summary, needs, time):
     "The box below a chapter's title"
     told = FACTS.get(stem, {})
-    rows = [('You need', told.get('need') or needs), ('You will have', told.get('have') or summary), ('Reading time', f'about {time} minutes')]
-    return '\n'.join([':::{container} facts', *(f'**{name}:** {text}\\' for name, text in rows)]).removesuffix('\\') + '\n:::'
+    rows = [('You need', told.get('need') or needs), ('You will have', told.get('have') or summary),
+            ('Reading time', f'about {time} minutes')]
+    return '\n'.join([':::{container} facts',
+                      *(f'**{name}:** {text}\\' for name, text in rows)]).removesuffix('\\') + '\n:::'
 
 
 def needs_of(nb, chapters, own):
@@ -206,7 +221,8 @@ def needs_of(nb, chapters, own):
                 chapter = chapters.get(module.removeprefix('rprop_lit.'))
                 if chapter and chapter != own and chapter not in found:
                     found.append(chapter)
-    return ', '.join(f'{{doc}}`/{chapter}`' for chapter in found) or 'nothing but school algebra and a little Python'
+    return (', '.join(f'{{doc}}`/{chapter}`' for chapter in found)
+            or 'nothing but school algebra and a little Python')
 
 
 def live(text, stem):
@@ -224,7 +240,8 @@ def page(nb, path, where, chapters, url):
     "The notebook as Sphinx gets it, from what nbdev made of it"
     stem, document = path.stem, f'{path.parent.name}/{path.stem}'
     own = next((m for m, c in chapters.items() if c == document and m), '')
-    local = {name for c in read(path)['cells'] if c['cell_type'] == 'code' and not directives(c).keys() & {'export', 'exports'}
+    local = {name for c in read(path)['cells']
+             if c['cell_type'] == 'code' and not directives(c).keys() & {'export', 'exports'}
              for name in defined(parsed(c['source']))}
     front, cells, heading = {}, [], ''
     for cell in nb['cells']:
@@ -241,9 +258,11 @@ def page(nb, path, where, chapters, url):
             heading = (re.findall(r'^#+ (.+)$', cell['source'], re.M) or [heading])[-1]
     nb['cells'] = cells
     summary = re.sub(r'\s+', ' ', front.get('description', '')).strip()
-    top = f"# {number(stem)}{front.get('title', stem)}\n\n" + facts(stem, summary, needs_of(read(path), chapters, document), minutes(nb))
+    top = (f"# {number(stem)}{front.get('title', stem)}\n\n"
+           + facts(stem, summary, needs_of(read(path), chapters, document), minutes(nb)))
     nb['cells'].insert(0, dict(cell_type='markdown', id='title', metadata={}, source=top))
-    nb['metadata'] = dict(kernelspec=dict(name='python3', display_name='python3', language='python'), language_info=dict(name='python'))
+    nb['metadata'] = dict(kernelspec=dict(name='python3', display_name='python3', language='python'),
+                          language_info=dict(name='python'))
     return nb
 
 

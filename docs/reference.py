@@ -12,7 +12,10 @@ import docstring_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'rprop_lit'
-SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)  # the papers of an algorithm, a paragraph of its own at the end of a docstring
+# the papers of an algorithm, a paragraph of its own at the end of a docstring
+SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)
+
+EXAMPLE = re.compile(r'^Examples\n-{8}\n((?:.+\n?|\n(?=>>>))+)', re.M)  # up to an empty line that no further example follows
 
 
 class Entry(NamedTuple):
@@ -29,8 +32,10 @@ class Entry(NamedTuple):
 
     @property
     def anchor(self):
-        "Where its entry is found; anchors do not tell `Result` from `result` or `LEGAL` from `legal`, so they say what it is"
-        kind = 'class.' if isinstance(self.node, ast.ClassDef) else '' if isinstance(self.node, ast.FunctionDef) else 'constant.'
+        """Where its entry is found; anchors do not tell `Result` from `result` or `LEGAL` from `legal`,
+        so they say what it is"""
+        kind = ('class.' if isinstance(self.node, ast.ClassDef)
+                else '' if isinstance(self.node, ast.FunctionDef) else 'constant.')
         return f'rprop_lit.{self.module}.{kind}{self.name}'
 
 
@@ -41,6 +46,7 @@ def modules(inside=True):
     return [p.stem for p in sorted(found)] + [f'inside.{p.stem}' for p in room if not p.stem.startswith('_')]
 
 
+@cache
 def tree_of(module):
     "A module's syntax tree"
     return ast.parse((PACKAGE / (module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
@@ -62,7 +68,8 @@ def definitions(body):
             found[node.name] = node
         if isinstance(node, (ast.If, ast.Try)):
             found |= definitions(node.body)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (node.targets if isinstance(node, ast.Assign) else [node.target]
+                   if isinstance(node, ast.AnnAssign) else [])
         for target in targets:
             for name in ast.walk(target):
                 if isinstance(name, ast.Name):
@@ -72,9 +79,11 @@ def definitions(body):
 
 def public_methods(node, nodes):
     "Methods of a class that a user calls, those of its bases in the same module included; a setter is no method of its own"
-    own = {m.name: m for m in reversed(getattr(node, 'body', [])) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
+    if not isinstance(node, ast.ClassDef):  # what a function defines within is its own affair
+        return ()
+    own = {m.name: m for m in reversed(node.body) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
     found = dict(reversed(own.items()))
-    for base in getattr(node, 'bases', []):
+    for base in node.bases:
         if isinstance(nodes.get(getattr(base, 'id', None)), ast.ClassDef):
             found = {m.name: m for m in public_methods(nodes[base.id], nodes)} | found
     return tuple(found.values())
@@ -92,7 +101,8 @@ def entries(module):
 def home_of(module, name):
     "Where a name of a module is defined: 'optim.Parameter' is 'inside.parameters.Parameter'"
     for node in tree_of(module).body:
-        if isinstance(node, ast.ImportFrom) and node.level and name in [alias.asname or alias.name for alias in node.names]:
+        if (isinstance(node, ast.ImportFrom) and node.level
+                and name in [alias.asname or alias.name for alias in node.names]):
             above = [''] + module.split('.')
             package = '.'.join(above[1:len(above) - node.level])
             return home_of('.'.join(filter(None, [package, node.module])), name)
@@ -117,23 +127,27 @@ class Parameter(NamedTuple):
 
 
 def signature(node):
-    "The parameters of a function, or of a class (its fields, or those of its `__init__`), as (name, annotation, default)"
+    """The parameters of a function, or of a class (its fields, or those of its `__init__`),
+    as (name, annotation, default)"""
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is not None:
             return signature(init)
-        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in node.body if isinstance(f, ast.AnnAssign)]
+        fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and not f.target.id.startswith('_')]
+        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in fields]
     a = node.args
     positional = a.posonlyargs + a.args
-    pairs = list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults)) + list(zip(a.kwonlyargs, a.kw_defaults))
+    pairs = (list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults))
+             + list(zip(a.kwonlyargs, a.kw_defaults)))
     pairs += [(arg, None) for arg in (a.vararg, a.kwarg) if arg]
-    return [(arg.arg, ast.unparse(arg.annotation) if arg.annotation else '', ast.unparse(default) if default else '')
+    return [(arg.arg, ast.unparse(arg.annotation) if arg.annotation else '',
+             ast.unparse(default) if default else '')
             for arg, default in pairs if arg.arg not in ('self', 'cls')]
 
 
 def documentation(node):
     "The parsed docstring; the rest of a class's is that of its `__init__`"
-    text = SOURCE.sub('', ast.get_docstring(node) or '')
+    text = EXAMPLE.sub('', SOURCE.sub('', ast.get_docstring(node) or ''))
     return docstring_parser.parse(text, docstring_parser.DocstringStyle.NUMPYDOC)
 
 
@@ -164,8 +178,23 @@ def unsaid(node):
     return [name for name, _, _ in signature(node) if name not in said and name not in marked]
 
 
+def raised(node):
+    "The errors that a function, or the `__init__` of a class, raises by name in its own lines"
+    if isinstance(node, ast.ClassDef):
+        node = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), ast.Pass())
+    found, inner = set(), list(ast.iter_child_nodes(node))
+    while inner:
+        part = inner.pop()
+        if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call):
+            found.add(ast.unparse(part.exc.func))
+        if not isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            inner += ast.iter_child_nodes(part)
+    return found
+
+
 def invented(node):
-    "Parameters that a function's docstring describes and its signature does not have; `**` takes any, and a class may describe its attributes"
+    """Parameters that a function's docstring describes and its signature does not have;
+    `**` takes any, and a class may describe its attributes"""
     names = {name for name, _, _ in signature(node)}
     free = isinstance(node, ast.ClassDef) or node.args.kwarg
     return [] if free else [name for name in described(node) if name not in names]
@@ -195,13 +224,16 @@ def table(head, rows):
 def call(entry, node):
     "How it is called, as a block of code"
     if isinstance(node, ast.FunctionDef):
-        head = ast.unparse(ast.FunctionDef(node.name, node.args, [ast.Pass()], [], node.returns, lineno=0, type_params=[]))
+        head = ast.unparse(ast.FunctionDef(node.name, node.args, [ast.Pass()], [], node.returns, lineno=0,
+                                           type_params=[]))
         return fit(short(head.split('\n')[0].removesuffix(':')))
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is None:
-            return fit(f"class {node.name}({', '.join(' = '.join(filter(None, (n, d))) for n, _, d in signature(node))})")
-        head = ast.unparse(ast.FunctionDef('x', init.args, [ast.Pass()], [], None, lineno=0, type_params=[])).split('\n')[0]
+            fields = (' = '.join(filter(None, (name, default))) for name, _, default in signature(node))
+            return fit(f"class {node.name}({', '.join(fields)})")
+        head = ast.unparse(ast.FunctionDef('x', init.args, [ast.Pass()], [], None, lineno=0,
+                                           type_params=[])).split('\n')[0]
         return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head).removesuffix(':')))
     return ast.unparse(node)
 
@@ -227,6 +259,12 @@ def source_of(node):
     return cell(found[1]) if found else ''
 
 
+def example_of(node):
+    "The example of a docstring, as it would be typed"
+    found = EXAMPLE.search(ast.get_docstring(node) or '')
+    return found[1].strip() if found else ''
+
+
 def body(node):
     "What the docstring of a node says, in Markdown"
     doc = documentation(node)
@@ -244,6 +282,8 @@ def body(node):
         parts += ['**Returns**', table(['name', 'type', 'what it is'], rows)]
     if doc.raises:
         parts += ['**Errors**', table(['error', 'when'], [[code(r.type_name), cell(r.description or '')] for r in doc.raises])]
+    if example_of(node):
+        parts += ['**Example**', f'```pycon\n{example_of(node)}\n```']
     if source_of(node):
         parts += [f'**Source** · {source_of(node)}']
     return '\n\n'.join(filter(None, parts))
@@ -274,7 +314,8 @@ def page(module, chapter=None):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             lines.append(body(node))
         for method in entry.methods:
-            lines += [f'({entry.anchor}.{method.name})=\n### `{entry.name}.{method.name}`', f'```python\n{call(entry, method)}\n```', body(method)]
+            lines += [f'({entry.anchor}.{method.name})=\n### `{entry.name}.{method.name}`',
+                      f'```python\n{call(entry, method)}\n```', body(method)]
     return '\n\n'.join(lines) + '\n'
 
 
@@ -285,13 +326,17 @@ def contents():
     top = [[f'[`{name}`](#{e.anchor})', f'`rprop_lit.{e.module}`', summary(e.node)] for name, e in top]
 
     def rows(names):
-        return [[f'[`{name}`]({name}.md)', cell((ast.get_docstring(tree_of(name)) or '').split('\n')[0])] for name in names]
+        return [[f'[`{name}`]({name}.md)', cell((ast.get_docstring(tree_of(name)) or '').split('\n')[0])]
+                for name in names]
 
     public = modules(inside=False)
     room = [name for name in modules() if name not in public]
-    parts = ['# Reference', 'Every public name, from the docstrings of the package. The chapters explain them; this is where to look them up.',
+    parts = ['# Reference',
+             'Every public name, from the docstrings of the package. '
+             'The chapters explain them; this is where to look them up.',
              '## `from rprop_lit import`', table(['name', 'module', 'what it is'], top),
              '## Modules', table(['module', 'what it answers'], rows(public)),
-             '## Machine room', 'How it is fast and safe. These may change without notice.', table(['module', 'what it answers'], rows(room)),
+             '## Machine room', 'How it is fast and safe. These may change without notice.',
+             table(['module', 'what it answers'], rows(room)),
              '```{toctree}\n:hidden:\n\n' + '\n'.join(public + room) + '\n```']
     return '\n\n'.join(parts) + '\n'

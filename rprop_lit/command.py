@@ -43,7 +43,8 @@ def _picture_file(text: str) -> Path:
     "The path of a picture, if one can be put there"
     path = Path(text)
     if path.suffix.lower() not in ('.png', '.pdf', '.svg'):
-        raise argparse.ArgumentTypeError(f'{text!r} names no picture: need a name that ends in .png, .pdf or .svg')
+        raise argparse.ArgumentTypeError(f'{text!r} names no picture: '
+                                         'need a name that ends in .png, .pdf or .svg')
     try:
         if path.exists() and not path.is_file():
             raise OSError('it is no file')
@@ -57,14 +58,20 @@ PICTURE = 'rprop_sunspots.png'
 
 def _parser() -> _Parser:
     "The options of the command"
-    p = _Parser(prog='python -m rprop_lit', allow_abbrev=False, description='Forecast the yearly sunspot numbers with '
-                'a small network, trained by the four variants of Rprop from several starts, and with a straight line.')
-    p.add_argument('--variant', type=str.lower, choices=[*VARIANTS, 'all'], default='all', help='train this one only (default: all)')
-    p.add_argument('--starts', type=_whole(1, 1000), default=5, help='random starts for each variant (default: 5)')
-    p.add_argument('--seed', type=_whole(0, 2**32 - 1), default=0, help='of the first start; the others follow it (default: 0)')
-    p.add_argument('--epochs', type=_whole(1, 100_000), default=500, help='gradients for each start (default: 500)')
+    p = _Parser(prog='python -m rprop_lit', allow_abbrev=False,
+                description='Forecast the yearly sunspot numbers with a small network, trained by the four '
+                            'variants of Rprop from several starts, and with a straight line.')
+    p.add_argument('--variant', type=str.lower, choices=[*VARIANTS, 'all'], default='all',
+                   help='train this one only (default: all)')
+    p.add_argument('--starts', type=_whole(1, 1000), default=5,
+                   help='random starts for each variant (default: 5)')
+    p.add_argument('--seed', type=_whole(0, 2**32 - 1), default=0,
+                   help='of the first start; the others follow it (default: 0)')
+    p.add_argument('--epochs', type=_whole(1, 100_000), default=500,
+                   help='gradients for each start (default: 500)')
     where = p.add_mutually_exclusive_group()
-    where.add_argument('--out', metavar='FILE', help=f'where to save the picture: .png, .pdf or .svg (default: {PICTURE})')
+    where.add_argument('--out', metavar='FILE',
+                       help=f'where to save the picture: .png, .pdf or .svg (default: {PICTURE})')
     where.add_argument('--no-plot', action='store_true', help='only print the table')
     p.add_argument('--version', action='store_true', help='print the versions that a report needs')
     return p
@@ -93,7 +100,7 @@ def _say(text: str) -> None:
 
 # %% ../nbs/evidence/89_command.ipynb #2f59d22c
 def _save(task: Task, fits: dict[str, Fit], path: Path) -> None:
-    "Write the picture beside its place and move it there, so that an old one stays whole until the new one is"
+    "Write the picture beside its place and move it there: an old one stays whole until the new one is"
     part = path.with_stem(path.stem + '.part')
     try:
         picture(task, fits, part)
@@ -154,7 +161,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        With one line on stderr: status 2 for options that make no sense, 1 for what could not be written, 130 after Ctrl-C.
+        With one line on stderr: status 2 for options that make no sense, 1 for what could not be written, 130
+        after Ctrl-C.
     """
     parser = _parser()
     options, task = parser.parse_args(args), sunspot_task()
@@ -167,7 +175,8 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.error(f'argument --out: {error}')
     runs = _trained(task, options)
     size = sum(p.data.size for p in network(0).parameters())
-    _say(HEADING.format(size=size, starts=options.starts, first=options.seed, last=options.seed + options.starts - 1, epochs=options.epochs))
+    _say(HEADING.format(size=size, starts=options.starts, first=options.seed,
+                        last=options.seed + options.starts - 1, epochs=options.epochs))
     _say(f'{table(task, runs)}\n{verdict(task, runs)}')
     if out:
         _save(task, leading(runs), out)

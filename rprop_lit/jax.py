@@ -28,7 +28,7 @@ def _update_leaf(g: Any, sign: Any, step: Any, finite: Any, how: dict, settings:
 
 # %% ../nbs/use/60_jax.ipynb #5914a291
 class RpropState(NamedTuple):
-    "What is remembered: the sign and the step size of every parameter, and the last finite value, inf before the first"
+    "What is remembered: `sign` and `step` of every parameter, and `loss`, the last finite value, inf at first"
     sign: Any
     step: Any
     loss: Any
@@ -52,12 +52,21 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
     Returns
     -------
     optax.GradientTransformationExtraArgs
-        Its updates are the moves, to be added by `optax.apply_updates`; step sizes are float32, or float64 for float64.
+        Its updates are the moves, to be added by `optax.apply_updates`; step sizes are float32, or float64
+        for float64.
 
     Raises
     ------
     ValueError
         Settings that cannot work; in `update`, a missing value for 'irprop+', or a gradient of another shape.
+
+    Examples
+    --------
+    >>> w = jnp.array([3.0, -2.0])
+    >>> rule = rprop(lr=0.1)
+    >>> moves, state = rule.update(2 * w, rule.init(w), w)
+    >>> optax.apply_updates(w, moves)
+    Array([ 2.9, -1.9], dtype=float32)
     """
     forget, undo = variant_named(variant)
     check_ranges(lr, etas, step_sizes)
@@ -75,7 +84,8 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
         loss = jnp.asarray(value if judged else jnp.inf, state.loss.dtype)
         finite = jnp.isfinite(loss) if judged else True
         how = dict(forget=forget, undo=loss > state.loss if judged else undo == 'always')
-        moved = jax.tree.map(lambda g, s, d: _update_leaf(jnp.asarray(g), s, d, finite, how, settings), grads, state.sign, state.step)
+        moved = jax.tree.map(lambda g, s, d: _update_leaf(jnp.asarray(g), s, d, finite, how, settings),
+                             grads, state.sign, state.step)
         moves, signs, steps = (jax.tree.map(lambda _, m, i=i: m[i], grads, moved) for i in range(3))
         return moves, RpropState(signs, steps, jnp.where(finite, loss, state.loss))
 

@@ -35,10 +35,11 @@ def colour(variant: str | None) -> str | None:
 
 # %% ../nbs/idea/15_pictures.ipynb #550d643c
 def style() -> None:
-    "Set matplotlib's defaults for the figures of this book: legible on a phone, the variants' colours left to them"
+    "Set matplotlib's defaults for the figures of this book: legible on a phone, no colour of a variant"
     plt.rcParams.update({
         'figure.figsize': (5.5, 3), 'figure.dpi': 100, 'figure.constrained_layout.use': True,
-        'font.size': 11, 'axes.titlesize': 11, 'figure.titlesize': 11, 'legend.fontsize': 10, 'legend.frameon': False,
+        'font.size': 11, 'axes.titlesize': 11, 'figure.titlesize': 11, 'legend.fontsize': 10,
+        'legend.frameon': False,
         'axes.spines.top': False, 'axes.spines.right': False, 'axes.prop_cycle': plt.cycler(color=OTHERS),
         'lines.linewidth': 1.6, 'image.cmap': 'cividis'})
 
@@ -50,7 +51,8 @@ class Table:
 
     def __repr__(self) -> str:
         wide = [max(map(len, column)) for column in zip(*self.rows)]
-        return '\n'.join('  '.join([row[0].ljust(wide[0]), *map(str.rjust, row[1:], wide[1:])]) for row in self.rows)
+        return '\n'.join('  '.join([row[0].ljust(wide[0]), *map(str.rjust, row[1:], wide[1:])])
+                         for row in self.rows)
 
     def _repr_markdown_(self) -> str:
         lines = ['| ' + ' | '.join(row) + ' |' for row in self.rows]
@@ -63,11 +65,11 @@ def table(rows: Mapping[str, Mapping[str, Any]], corner: str = '', digits: int =
     Parameters
     ----------
     rows : dict of dict
-        The name of each row, and for each of its columns the name and the value: a number, or text.
+        Names of rows, of columns, and the values: numbers or text.
     corner : str, default ''
-        What the names of the rows are.
+        What the rows are.
     digits : int, default 4
-        How many digits of a float are shown.
+        Digits shown of a float.
 
     Returns
     -------
@@ -82,21 +84,22 @@ def table(rows: Mapping[str, Mapping[str, Any]], corner: str = '', digits: int =
     return Table([[corner, *map(str, columns)], *body])
 
 # %% ../nbs/idea/15_pictures.ipynb #324b7a25
-def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label: str | None = None, best: float = 0.0) -> Axes:
-    """Draw a learning curve: the error above the best one, on a logarithmic scale, for each evaluation.
+def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label: str | None = None,
+          best: float = 0.0) -> Axes:
+    """Draw a learning curve: the error above the best one for each evaluation, on a logarithmic scale.
 
     Parameters
     ----------
     errors : array_like of float, or a Trace of the solver
-        One error for each evaluation, the first is that of the start.
+        One error for each evaluation, that of the start first.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     variant : str, optional
-        Draw in this variant's colour, and name it in the legend.
+        Draw in its colour, and name it in the legend.
     label : str, optional
         Name in the legend, instead of the variant's.
     best : float, default 0
-        The lowest error that exists; it is subtracted, since a logarithm needs positive numbers.
+        The lowest error that exists; it is subtracted.
 
     Returns
     -------
@@ -114,18 +117,18 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
 
 # %% ../nbs/idea/15_pictures.ipynb #e295c1ae
 def contours(fun: Callable[[Any], tuple[Any, Any]], ax: Axes, bands: int = 8, grid: int = 61) -> Axes:
-    """Draw contours of a function of two weights over the window that `ax` shows, with equal areas between them.
+    """Draw contours of a function of two weights over the window of `ax`, with equal areas between them.
 
     Parameters
     ----------
     fun : callable
         `fun(w) -> (error, gradient)` for an array `w` of two weights.
     ax : matplotlib.axes.Axes
-        Where to draw; its limits are the window, and stay as they are.
+        Where to draw; its limits are kept.
     bands : int, default 8
-        How many parts of equal area the contours cut the window into.
+        How many parts of equal area the window is cut into.
     grid : int, default 61
-        How many places along each side the function is evaluated at.
+        At how many places along each side the function is evaluated.
 
     Returns
     -------
@@ -143,39 +146,46 @@ def contours(fun: Callable[[Any], tuple[Any, Any]], ax: Axes, bands: int = 8, gr
 # %% ../nbs/idea/15_pictures.ipynb #c86fa2c3
 def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undone: Iterable[int] = (),
          ax: Axes | None = None, variant: str | None = None, window: Any = None, minimum: Any = None) -> Axes:
-    """Draw the way of two weights over the contours of their function; points left by an undone move are hollow.
+    """Draw the way of two weights over the contours of their function.
 
     Parameters
     ----------
     points : array_like of float, shape (evaluations, 2), or a Trace of the solver
-        The points visited, in order, the first is the start.
+        The points visited, the start first.
     fun : callable, optional
         `fun(w) -> (error, gradient)`; its contours are drawn below the path.
     undone : iterable of int, optional
-        Indices of the points from which the move that led there was taken back, by one weight or by both.
+        Indices of points whose move was taken back by one weight or by both; they are hollow.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     variant : str, optional
-        Draw in this variant's colour.
+        Draw in its colour.
     window : ((float, float), (float, float)), optional
-        Limits of the two weights, so that several pictures show the same ground; all the points and some air by default.
+        Limits of the two weights; all the points and some air by default.
     minimum : (float, float), optional
-        Where the minimum is; a cross marks it.
+        Where to put a cross.
 
     Returns
     -------
     matplotlib.axes.Axes
         The axes drawn on.
+
+    Raises
+    ------
+    ValueError
+        For points of another shape.
     """
     back = sorted(undone or getattr(points, 'undone', ()))
     points = np.asarray(getattr(points, 'points', points), dtype=float)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f'points have shape {points.shape}: a path is drawn for two weights, shape (evaluations, 2)')
+        raise ValueError(f'points have shape {points.shape}: '
+                         f'a path is drawn for two weights, shape (evaluations, 2)')
     ax, kept = canvas(ax, 3.6), np.delete(np.arange(len(points)), back)
     line, = ax.plot(*points.T, color=colour(variant), lw=1)
     ax.plot(*points[kept].T, 'o', color=line.get_color(), ms=4, label='point')
     if back:
-        ax.plot(*points[back].T, 'o', color=line.get_color(), markerfacecolor='white', ms=6, label='left by an undone move')
+        ax.plot(*points[back].T, 'o', color=line.get_color(), markerfacecolor='white', ms=6,
+                label='left by an undone move')
     if minimum is not None:
         ax.plot(*minimum, 'x', color='0.35', ms=9, mew=2, label='minimum')
     ax.annotate('start', points[0], xytext=(-6, 0), textcoords='offset points', ha='right', va='center')
@@ -186,19 +196,20 @@ def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undon
     return ax if fun is None else contours(fun, ax)
 
 # %% ../nbs/idea/15_pictures.ipynb #9bb14e59
-def heat(steps: Any, ax: Axes | None = None, limits: tuple[float, float] | None = None, bar: bool = True) -> Axes:
-    """Draw all the step sizes of a run: evaluations across, weights down, the colour is the logarithm of the step.
+def heat(steps: Any, ax: Axes | None = None, limits: tuple[float, float] | None = None,
+         bar: bool = True) -> Axes:
+    """Draw all the step sizes of a run: evaluations across, weights down, colour for the step's logarithm.
 
     Parameters
     ----------
     steps : array_like of float, shape (evaluations, ...), or a Trace of the solver
-        The step sizes at each evaluation; whatever follows the first axis is laid out in one column.
+        The step sizes at each evaluation.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     limits : (float, float), optional
-        Smallest and largest step of the colour scale, so that several pictures share one; those of `steps` by default.
+        Smallest and largest step of the colour scale; those of `steps` by default.
     bar : bool, default True
-        Draw the colour scale beside the picture.
+        Draw the colour scale.
 
     Returns
     -------

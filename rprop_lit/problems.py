@@ -47,9 +47,9 @@ def bowl(curvatures: Any, turn: float = 0.0, start: Any = None) -> Problem:
     Parameters
     ----------
     curvatures : sequence of float
-        One positive number a weight; the ratio of largest to smallest is the condition number.
+        One positive number for each weight.
     turn : float, default 0
-        Degrees by which each pair of neighbouring axes is turned; 0 keeps the weights independent.
+        Degrees by which each pair of neighbouring axes is turned.
     start : array_like, optional
         Where a run begins; all ones by default.
 
@@ -79,7 +79,7 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
     fun : callable
         `fun(w) -> (error, gradient)`; only the error is used.
     w : numpy.ndarray of float64
-        Where; any shape.
+        Where, in any shape.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
 
 # %% ../nbs/idea/00_problems.ipynb #f6ebf830
 def rosenbrock(n: int = 2) -> Problem:
-    "Rosenbrock's curved valley in `n` weights (1960), from his start (-1.2, 1, ...); its minimum, 0, is at all ones"
+    "Rosenbrock's curved valley (1960) in `n` weights, from (-1.2, 1, ...); its minimum, 0, is at all ones"
     def fun(w):
         bend, off = w[1:] - w[:-1]**2, 1 - w[:-1]
         g = np.zeros_like(w)
@@ -108,7 +108,7 @@ def rosenbrock(n: int = 2) -> Problem:
 
 # %% ../nbs/idea/00_problems.ipynb #8f4654bf
 def plateau() -> Problem:
-    "A dimple in a wide flat plain: the sum of w^2/(1+w^2), from far out; its minimum, 0, is at the origin"
+    "A dimple in a plain: the sum of w^2/(1+w^2), from far out; its minimum, 0, is at the origin"
     def fun(w):
         return (w**2 / (1 + w**2)).sum(), 2 * w / (1 + w**2)**2
 
@@ -145,4 +145,5 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
     return problem._replace(name=f'noisy {problem.name}', fun=fun)
 
 # %% ../nbs/idea/00_problems.ipynb #3a0688d4
-ZOO = {p.name: p for p in (bowl([1.0, 100.0]), bowl([1.0, 100.0], turn=15), rosenbrock(), plateau(), saddle())}
+ZOO = {p.name: p for p in (bowl([1.0, 100.0]), bowl([1.0, 100.0], turn=15),
+                           rosenbrock(), plateau(), saddle())}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 # %% ../nbs/idea/10_rule.ipynb #72984b25
 def update_one(g: float, sign: int, step: float, forget: bool, undo: bool,
                eta_minus: float, eta_plus: float, lo: float, hi: float) -> tuple[float, int, float]:
-    """One Rprop step of one weight: the definition of the rule (Riedmiller and Braun 1993; Igel and Hüsken 2003).
+    """One Rprop step of one weight: the definition (Riedmiller and Braun 1993; Igel and Hüsken 2003).
 
     Parameters
     ----------
@@ -109,7 +109,8 @@ def init(w: Any, lr: Any) -> State:
     """
     xp = namespace(w)
     if 'float' not in str(w.dtype):
-        raise TypeError(f'w is {w.dtype}: Rprop moves real floating-point weights; pass complex ones as pairs of reals')
+        raise TypeError(f'w is {w.dtype}: Rprop moves real floating-point weights; '
+                        f'pass complex ones as pairs of reals')
     wide = xp.float64 if xp.finfo(w.dtype).bits > 32 else xp.float32
     steps = xp.zeros_like(w, dtype=wide) + xp.asarray(lr, dtype=wide)
     return State(xp.zeros_like(w, dtype=xp.int8), xp.asarray(steps))
@@ -127,7 +128,8 @@ def sign_of(g: Any, sign: Any) -> Any:
     return xp.where(g > 0, one, xp.where(g < 0, -one, 0 * one))
 
 # %% ../nbs/idea/10_rule.ipynb #e720adf8
-def update_all(g: Any, state: State, *, forget: Any, undo: Any, etas: Any, step_sizes: Any) -> tuple[Any, State]:
+def update_all(g: Any, state: State, *, forget: Any, undo: Any, etas: Any,
+               step_sizes: Any) -> tuple[Any, State]:
     """One Rprop step of a whole array: `update_one` for every element.
 
     Parameters
@@ -139,9 +141,9 @@ def update_all(g: Any, state: State, *, forget: Any, undo: Any, etas: Any, step_
     forget, undo : bool
         The two knobs; `undo` may be a 0-d array of bool.
     etas : (float, float)
-        Factors that shrink and grow the steps; arrays that broadcast are welcome.
+        Factors that shrink and grow the steps; or arrays that broadcast.
     step_sizes : (float, float)
-        Smallest and largest step; arrays that broadcast are welcome.
+        Smallest and largest step; or arrays that broadcast.
 
     Returns
     -------

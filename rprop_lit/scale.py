@@ -42,6 +42,11 @@ def tree_sum(parts: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
     Notes
     -----
     Pairwise summation, Higham (1993).
+
+    Examples
+    --------
+    >>> tree_sum(['a', 'b', 'c', 'd', 'e'], lambda x, y: f'({x}{y})')
+    '(((ab)(cd))e)'
     """
     sums: list = []
     for number, part in enumerate(parts):
@@ -57,7 +62,7 @@ def tree_sum(parts: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
 
 # %% ../nbs/use/70_scale.ipynb #435fb368
 class Sum(NamedTuple):
-    "Error and gradient of some pieces, and the number of their rows"
+    "The sums over some pieces: `error`, a number, the gradient `g`, and the number of `rows`"
     error: float
     g: Any
     rows: int
@@ -71,7 +76,7 @@ def _over(change: Callable, tree: Any, *trees: Any) -> Any:
     return getattr(tree, '_make', type(tree))([_over(change, *parts) for parts in zip(tree, *trees)])
 
 def added(a: Sum, b: Sum) -> Sum:
-    "The sum of two sums"
+    "The sum of `a` and `b`, field by field"
     with np.errstate(all='ignore'):
         return Sum(a.error + b.error, _over(operator.add, a.g, b.g), a.rows + b.rows)
 
@@ -79,26 +84,42 @@ def added(a: Sum, b: Sum) -> Sum:
 def _moved(x: Any, xp: Any) -> Any:
     "The array in the memory of a library, NumPy or CuPy"
     if is_tensor(x):
-        raise TypeError('torch tensors are not added up here: return NumPy or CuPy arrays, for example g.detach().numpy()')
+        raise TypeError('torch tensors are not added up here: '
+                        'return NumPy or CuPy arrays, for example g.detach().numpy()')
     if not hasattr(x, 'dtype'):
         return xp.asarray(x)
     return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if hasattr(x, 'get') else x)
 
 def _library(piece: Any) -> Any:
     "CuPy, if the first array of a piece is one of CuPy's, and else NumPy"
-    parts = list(piece.values()) if isinstance(piece, dict) else piece if isinstance(piece, (list, tuple)) else [piece]
-    of_cupy = any(kind.__module__.partition('.')[0] == 'cupy' for kind in type(parts[0] if parts else None).__mro__)
+    parts = (list(piece.values()) if isinstance(piece, dict)
+             else piece if isinstance(piece, (list, tuple)) else [piece])
+    of_cupy = any(kind.__module__.partition('.')[0] == 'cupy'
+                  for kind in type(parts[0] if parts else None).__mro__)
     return namespace(parts[0]) if of_cupy else np
 
 # %% ../nbs/use/70_scale.ipynb #9f25367b
 class Manner(NamedTuple):
-    "How to sum: the user's function, the type of sums (None keeps that of the gradients), and whether rows are counted"
+    """How to sum.
+
+    Parameters
+    ----------
+    loss_and_grad : callable
+        The user's function, `loss_and_grad(w, piece) -> (error, gradient)`.
+    accumulate : numpy.dtype or None
+        The type of the sums; None keeps that of the gradients.
+    counted : bool
+        Whether rows are counted, as a mean needs.
+    """
     loss_and_grad: Callable
     accumulate: Any
     counted: bool
 
 def piece_sum(manner: Manner, w: Any, piece: Piece) -> Sum:
-    "Error and gradient of a piece; RuntimeError names a piece that fails"
+    """Error and gradient of `piece` at the weights `w`, summed in a `manner`.
+
+    A RuntimeError names a piece that fails; to return anything else is a TypeError.
+    """
     try:
         data = read(piece)
         out = manner.loss_and_grad(_over(partial(_moved, xp=_library(data)), w), data)
@@ -119,18 +140,18 @@ def _widened(g: Any, w: Any, accumulate: Any) -> Any:
 
 # %% ../nbs/use/70_scale.ipynb #061d57fc
 def block_sum(manner: Manner, w: Any, pieces: Any) -> Sum:
-    "Error and gradient of some pieces, opened one after the other and added in a tree"
+    "Error and gradient of `pieces` at `w`, opened one after the other and added in a tree, in a `manner`"
     return tree_sum(map(partial(piece_sum, manner, w), pieces), added)
 
 # %% ../nbs/use/70_scale.ipynb #7f093645
 class Alone:
-    "All pieces on this machine: one block"
+    "All pieces of `data`, each of `batch_size` rows, on this machine: one block, in a `manner`, with `threads`"
     def __init__(self, manner: Manner, data: Any, batch_size: int | None, threads: int | None) -> None:
         self.manner, self.threads = manner, threads
         self.source = partial(pieces_of, data, batch_size)
 
     def run(self, w: Any, tell: Callable[[int], Any]) -> list[Sum]:
-        "The sum of all pieces; `tell(1)` is called when a piece is opened"
+        "The sum of all pieces at the weights `w`; `tell(1)` is called when a piece is opened"
         restore = limit_blas(self.threads)
         try:
             return [block_sum(self.manner, w, map(partial(_told, tell), self.source()))]
@@ -154,7 +175,10 @@ def _bar(progress: bool, evaluation: int, total: int | None) -> Iterator[Callabl
 
 # %% ../nbs/use/70_scale.ipynb #0ae5c776
 class FullBatch:
-    "Error and gradient of a whole data set as a function of the weights: what `full_batch` returns"
+    """Error and gradient of a whole data set as a function of the weights: what `full_batch` returns.
+
+    A `runner` gives the sums of blocks of pieces, `mean` divides them by the rows, `progress` shows a bar.
+    """
     def __init__(self, runner: Any, mean: bool, progress: bool) -> None:
         self.runner, self.mean, self.progress = runner, mean, progress
         self.evaluations = 0
@@ -170,7 +194,8 @@ class FullBatch:
                 show(more)
             blocks = self.runner.run(w, count)
         if self.pieces not in (None, sum(done)):
-            raise RuntimeError(f'the data holds {sum(done)} pieces now, and held {self.pieces} before: it must give the same pieces every time')
+            raise RuntimeError(f'the data holds {sum(done)} pieces now, and held {self.pieces} before: '
+                               'it must give the same pieces every time')
         self.pieces = sum(done)
         return self._finished(tree_sum(blocks, added), w)
 
@@ -180,7 +205,8 @@ class FullBatch:
             raise ValueError('a mean needs rows, and the data has none')
         count = whole.rows if self.mean else 1
         with np.errstate(all='ignore'):
-            return whole.error / count, _over(lambda g, v: _rounded(_moved(g, namespace(v)) / count, v), whole.g, w)
+            g = _over(lambda g, v: _rounded(_moved(g, namespace(v)) / count, v), whole.g, w)
+            return whole.error / count, g
 
 def _rounded(g: Any, w: Any) -> Any:
     "A gradient in the type of the weights, float32 at least"
@@ -191,36 +217,39 @@ def _rounded(g: Any, w: Any) -> Any:
 def _checked_data(data: Any) -> Any:
     "The data; TypeError if it can be read only once, or not at all"
     if hasattr(data, '__next__'):
-        raise TypeError(f'data is a {type(data).__name__}, which can be read only once: pass a list, or an object whose __iter__ begins anew')
+        raise TypeError(f'data is a {type(data).__name__}, which can be read only once: '
+                        'pass a list, or an object whose __iter__ begins anew')
     if not (hasattr(data, '__iter__') or hasattr(data, '__fspath__')):
         raise TypeError(f'data is a {type(data).__name__}: need arrays, .npy files, or an iterable of pieces')
     return data
 
 def _checked_count(name: str, value: Any) -> Any:
     "A whole number from 1 on, or None"
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+    if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
         raise ValueError(f'{name}={value!r}: need a whole number >= 1, or None')
     return value
 
-def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = None, client: Any = None, mean: bool = False,
-               progress: bool = False, accumulate: Any = np.float64, threads: int | None = None) -> FullBatch:
-    """The error and the gradient of a whole data set, taken piece by piece, on this machine or on a Dask cluster.
+def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = None, client: Any = None,
+               mean: bool = False, progress: bool = False, accumulate: Any = np.float64,
+               threads: int | None = None) -> FullBatch:
+    """The error and the gradient of a whole data set, piece by piece, on this machine or on a Dask cluster.
 
     Parameters
     ----------
     loss_and_grad : callable
-        `loss_and_grad(w, piece)` returns error and gradient summed over the rows of the piece; the gradient is laid out
-        like `w`. The weights are in the memory of the piece, NumPy's or CuPy's.
+        `loss_and_grad(w, piece)` returns error and gradient summed over the rows of the piece; the gradient
+        is laid out like `w`. The weights are in the memory of the piece, NumPy's or CuPy's.
     data : array, path, tuple, dict or iterable
-        An array, memory map or path of a `.npy` file, or a tuple or dict of such, is cut along the first axis, all its
-        arrays together. Any other iterable that can be read again and again holds the pieces: arrays, tuples or dicts of
-        arrays, paths of `.npy` or `.npz` files, tuples of paths, Dask's delayed objects, anything that
-        `loss_and_grad` understands. Dask arrays are cut at their blocks.
+        An array, memory map or path of a `.npy` file, or a tuple or dict of such, is cut along the first
+        axis, all its arrays together. Any other iterable that can be read again and again holds the pieces:
+        arrays, tuples or dicts of arrays, paths of `.npy` or `.npz` files, tuples of paths, Dask's delayed
+        objects, anything that `loss_and_grad` understands. Dask arrays are cut at their blocks.
     batch_size : int, optional
         Rows of a piece. By default 64 MiB of an array, and the pieces of an iterable as they are.
     client : dask.distributed.Client, optional
-        Where to compute: the data is placed on the workers once, each evaluation sends the weights. Arrays are sent,
-        files are opened by the workers under the same path. The client stays the user's.
+        Where to compute: the data is placed on the workers once, each evaluation sends the weights. Arrays
+        are sent, files are opened by the workers under the same path. The client stays the user's.
     mean : bool, default False
         Divide by the number of rows.
     progress : bool, default False
@@ -228,8 +257,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     accumulate : numpy.dtype or None, default float64
         The type in which gradients are added; None is their own.
     threads : int, optional
-        BLAS threads while a piece is computed. By default as they are on one machine, and 1 on the workers; it needs
-        threadpoolctl, without which the workers are as `OMP_NUM_THREADS` made them.
+        BLAS threads while a piece is computed. By default as they are on one machine, and 1 on the workers;
+        it needs threadpoolctl, without which the workers are as `OMP_NUM_THREADS` made them.
 
     Returns
     -------
@@ -245,8 +274,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     ImportError
         If Dask or threadpoolctl is asked for and not installed.
     RuntimeError
-        From `fun`: a piece failed (its number and name are in the message), the number of pieces changed, or workers
-        died again and again.
+        From `fun`: a piece failed (its number and name are in the message), the number of pieces changed, or
+        workers died again and again.
     ConnectionError
         From `fun`: the client is closed, its scheduler is gone, or there is no worker.
 
@@ -255,6 +284,15 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     The tree of the sum depends on the pieces alone. With as many BLAS threads, on processors of one kind, the bits are
     the same on one machine and on any number of workers. Arrays that are sent arrive contiguous: slices with gaps may
     differ in last bits from what the same slices give at home.
+
+    Examples
+    --------
+    >>> rows = np.arange(10.0)
+    >>> def misfit(w, piece):
+    ...     return ((w - piece) ** 2).sum(), 2 * (w - piece).sum(keepdims=True)
+    >>> fun = full_batch(misfit, rows, batch_size=4, mean=True)
+    >>> fun(np.array([4.0]))
+    (8.5, array([-1.]))
     """
     if not callable(loss_and_grad):
         raise TypeError(f'loss_and_grad={loss_and_grad!r}: need a function of weights and a piece')
@@ -262,5 +300,6 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     manner = Manner(loss_and_grad, accumulate and np.dtype(accumulate), mean)
     if client is None:
         return FullBatch(Alone(manner, data, batch_size, _checked_count('threads', threads)), mean, progress)
-    workers = Workers(checked(client), block_sum, manner, data, batch_size, _checked_count('threads', threads) or 1)
+    workers = Workers(checked(client), block_sum, manner, data, batch_size,
+                      _checked_count('threads', threads) or 1)
     return FullBatch(workers, mean, progress)

@@ -44,8 +44,8 @@ def minimize(
     tol : float, optional
         Sets `gtol`.
     callback : callable, optional
-        `callback(x)` or `callback(intermediate_result=...)` after every step; may raise StopIteration. Or a
-        `Trace`.
+        `callback(x)` or `callback(intermediate_result=...)` after every step; may raise StopIteration.
+        Or a `Trace`.
     progress : bool, default False
         Show a bar with the best error, the largest gradient and the range of steps.
     options : dict, optional

@@ -19,7 +19,14 @@ from .variants import VARIANTS
 
 # %% ../nbs/evidence/88_sunspots.ipynb #e18a22fd
 def sunspots() -> tuple[np.ndarray, np.ndarray]:
-    "The years 1700 to 1979, and the yearly mean of the sunspot number (Wolf's) in each"
+    """The years 1700 to 1979, and the yearly mean of the sunspot number (Wolf's) in each.
+
+    Examples
+    --------
+    >>> years, counts = sunspots()
+    >>> int(years[counts.argmax()]), float(counts.max())
+    (1957, 190.2)
+    """
     text = (files('rprop_lit') / 'data' / 'sunspots.csv').read_text(encoding='utf-8')
     rows = [line.split(',') for line in text.splitlines() if line[0].isdigit()]
     years, counts = np.array(rows, dtype=float).T
@@ -31,7 +38,14 @@ PERIODS = {'training': (1712, 1920), 'validation': (1921, 1955), 'test': (1956, 
 
 # %% ../nbs/evidence/88_sunspots.ipynb #33fbefa7
 def windows(series: np.ndarray, lags: int = LAGS) -> tuple[np.ndarray, np.ndarray]:
-    "The `lags` values before each value of `series`, oldest first, and the values themselves"
+    """The `lags` values before each value of `series`, oldest first, and the values themselves.
+
+    Examples
+    --------
+    >>> before, after = windows(np.arange(5), lags=3)
+    >>> before.tolist(), after.tolist()
+    ([[0, 1, 2], [1, 2, 3]], [3, 4])
+    """
     return np.lib.stride_tricks.sliding_window_view(series, lags)[:-1], series[lags:]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #eeaf9c66
@@ -91,7 +105,7 @@ def arv(forecast: np.ndarray, task: Task) -> dict[str, float]:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a8ae9e69
 def linear(task: Task) -> np.ndarray:
-    "Forecasts of AR(12): weighted sum of the inputs plus a constant, least squares over the training years (Yule 1927)"
+    "Forecasts of `task` by AR(12), least squares over the training years (Yule 1927)"
     table = np.column_stack([task.inputs, np.ones(len(task.inputs))])
     training = task.parts['training']
     weights = np.linalg.lstsq(table[training], task.targets[training], rcond=None)[0]
@@ -124,7 +138,8 @@ class Fit(NamedTuple):
     stopped: int
 
 # %% ../nbs/evidence/88_sunspots.ipynb #d06477c0
-def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500, tick: Callable[[], Any] = lambda: None) -> Fit:
+def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500,
+        tick: Callable[[], Any] = lambda: None) -> Fit:
     """Train a network on the training years, and keep the weights of the lowest validation error.
 
     Parameters
@@ -168,13 +183,32 @@ def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500, tick: Callab
 
 # %% ../nbs/evidence/88_sunspots.ipynb #7a8ca663
 def forecast_of(fitted: Fit, task: Task) -> np.ndarray:
-    "The forecasts of a trained network, in the units of `task`"
+    "The forecasts of the trained network of `fitted`, one for each year, in the units of `task`"
     return fitted.net(task.inputs).data[:, 0]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #dee8d0de
 def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5), epochs: int = 500,
           tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
-    "Train each variant from each start: for each variant a list of `Fit`, in the order of the seeds"
+    """Train each variant from each start.
+
+    Parameters
+    ----------
+    task : Task
+        What to forecast.
+    variants : iterable of str, default the four of `VARIANTS`
+        Which variants of Rprop.
+    seeds : iterable of int, default range(5)
+        One for each start of the network.
+    epochs : int, default 500
+        How many evaluations of the gradient each training takes.
+    tick : callable, optional
+        Called after every evaluation, for a progress bar.
+
+    Returns
+    -------
+    dict of str to list of Fit
+        For each variant its trainings, in the order of the seeds.
+    """
     runs: dict[str, list[Fit]] = {variant: [] for variant in variants}
     for seed in seeds:
         for variant, fits in runs.items():
@@ -185,7 +219,7 @@ def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable
 TARGET = 2 / 3
 
 def evaluations_to(errors: np.ndarray, level: float) -> float:
-    "How many evaluations it took until an error was at or below `level`; inf if none was"
+    "How many evaluations it took until one of the `errors` was at or below `level`; inf if none was"
     below = np.flatnonzero(errors <= level)
     return float(below[0]) + 1 if below.size else np.inf
 
@@ -193,62 +227,70 @@ def evaluations_to(errors: np.ndarray, level: float) -> float:
 LINE = 'linear AR(12)'
 
 def kept(fits: Iterable[Fit]) -> dict[str, np.ndarray]:
-    "The errors of the kept weights in each period, a number for each start"
+    "The errors of the kept weights of all `fits` in each period, a number for each start"
     return {period: np.array([f.errors[period][f.stopped] for f in fits]) for period in PERIODS}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #818a6d13
 def ahead(task: Task, fits: Iterable[Fit]) -> dict[str, int]:
-    "How many of the networks have a smaller error than the line, in each period"
+    "How many of the networks in `fits` have a smaller error than the line through `task`, in each period"
     line = arv(linear(task), task)
     return {period: int((errors < line[period]).sum()) for period, errors in kept(fits).items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #be19794b
 def standing(task: Task, fits: list[Fit]) -> dict[str, float]:
-    "Medians over the starts: evaluations to the target and to the kept weights, and the errors of the three periods"
+    "Medians over `fits` on `task`: evaluations to target and to kept weights, errors of the three periods"
     level = TARGET * arv(linear(task), task)['training']
     target = np.median([evaluations_to(f.errors['training'], level) for f in fits])
     waits = {'target': target, 'kept': np.median([f.stopped + 1 for f in fits])}
-    return {name: float(x) for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}
+    return {name: float(x)
+            for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #31bd3e97
 def _line(name: str, waits: Sequence[str], errors: Sequence[str], spread: str, beats: str) -> str:
     "One line of the table, 80 columns wide"
-    return f'{name:<14}' + ''.join(f'{w:>7}' for w in waits) + '{:>11}{:>12}{:>11}'.format(*errors) + f'{spread:>12}{beats:>6}'
+    return (f'{name:<14}' + ''.join(f'{w:>7}' for w in waits) + '{:>11}{:>12}{:>11}'.format(*errors)
+            + f'{spread:>12}{beats:>6}')
 
 # %% ../nbs/evidence/88_sunspots.ipynb #37919c09
 def table(task: Task, runs: dict[str, list[Fit]]) -> str:
-    "The line and the networks side by side, 80 columns wide: medians over the starts"
+    "The line through `task` and the networks in `runs`, 80 columns wide: medians over the starts"
     years = [f'{first}-{last}' for first, last in PERIODS.values()]
-    lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'), _line('', ['after', 'after'], years, 'range', 'line')]
+    lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'),
+             _line('', ['after', 'after'], years, 'range', 'line')]
     lines.append(_line(LINE, ['-', '-'], [f'{x:.4f}' for x in arv(linear(task), task).values()], '-', '-'))
     for variant, fits in runs.items():
         target, stopped, *errors = standing(task, fits).values()
         test = kept(fits)['test']
-        lines.append(_line(variant, [f'{target:g}' if target < np.inf else '-', f'{stopped:g}'], [f'{x:.4f}' for x in errors],
+        lines.append(_line(variant, [f'{target:g}' if target < np.inf else '-', f'{stopped:g}'],
+                           [f'{x:.4f}' for x in errors],
                            f'{test.min():.3f}-{test.max():.3f}', f"{ahead(task, fits)['test']}/{len(fits)}"))
     return '\n'.join(lines)
 
 # %% ../nbs/evidence/88_sunspots.ipynb #24c7bd07
-_VERDICTS = {(True, True): 'they learned the past, and to forecast better too.', (True, False): 'they learned the past, and not to forecast better.',
-             (False, False): 'they have not even learned the past yet.', (False, True): 'they were lucky.'}
+_VERDICTS = {(True, True): 'they learned the past, and to forecast better too.',
+             (True, False): 'they learned the past, and not to forecast better.',
+             (False, False): 'they have not even learned the past yet.',
+             (False, True): 'they were lucky.'}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a559fd5c
 def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
-    "What was learned and what was not, in one sentence"
+    "What the networks in `runs` learned of `task` and what they did not, in one sentence"
     fits = [f for group in runs.values() for f in group]
     wins = ahead(task, fits)
     past, future = (wins[period] > len(fits) / 2 for period in ('training', 'test'))
-    counts = f"{wins['training']} of {len(fits)} networks in the training years, {wins['test']} in the test years"
+    counts = (f"{wins['training']} of {len(fits)} networks in the training years, "
+              f"{wins['test']} in the test years")
     return f'Ahead of the line: {counts};\n{_VERDICTS[past, future]}'
 
 # %% ../nbs/evidence/88_sunspots.ipynb #eb1c84cf
 def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
-    "The four learning curves: training thick, validation thin, the kept weights a circle; the line's training error is dashed"
+    "Draw `fits` on `ax`: training thick, validation thin, kept weights a circle, the line of `task` dashed"
     from rprop_lit.pictures import COLOURS, trace
     for variant, f in fits.items():
         trace(f.errors['training'], ax, variant)
         ax.plot(f.errors['validation'], color=COLOURS[variant], lw=.5)
-        ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant], markerfacecolor='white')
+        ax.plot(f.stopped, f.errors['validation'][f.stopped], 'o', color=COLOURS[variant],
+                markerfacecolor='white')
     ax.axhline(arv(linear(task), task)['training'], color='0.5', lw=1, ls='--')
     ax.set(ylabel='average relative variance', ylim=(.05, .5))
     ax.set_title('Training error (thick), validation error (thin), kept weights (circle)')
@@ -256,7 +298,7 @@ def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #42a13dee
 def draw_steps(fits: dict[str, Fit], ax: Any) -> Any:
-    "The first 400 step sizes of the network with the lowest validation error: evaluations across, weights down"
+    "Draw on `ax` the first 400 steps of the best of `fits`: evaluations across, weights down"
     from rprop_lit.pictures import heat
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     heat(fits[best].steps[:400], ax)
@@ -265,11 +307,12 @@ def draw_steps(fits: dict[str, Fit], ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #6da27e47
 def draw_forecast(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
-    "Truth, the line and the network with the lowest validation error, in the validation and test years"
+    "Draw on `ax` truth, line and the best network of `fits` for `task`, in the validation and test years"
     from rprop_lit.pictures import COLOURS
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     late = task.years > PERIODS['training'][1]
-    years, truth, net, line = (a[late] for a in (task.years, task.targets, forecast_of(fits[best], task), linear(task)))
+    years, truth, net, line = (
+        a[late] for a in (task.years, task.targets, forecast_of(fits[best], task), linear(task)))
     ax.plot(years, truth * task.scale, color='0.7', lw=4, label='truth')
     ax.plot(years, line * task.scale, color='0.4', lw=1, ls='--', label=LINE)
     ax.plot(years, net * task.scale, color=COLOURS[best], label=f'network, {best}')
@@ -280,12 +323,12 @@ def draw_forecast(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #1196618c
 def leading(runs: dict[str, list[Fit]]) -> dict[str, Fit]:
-    "For each variant, the start with the lowest validation error"
+    "For each variant in `runs`, the start with the lowest validation error"
     return {variant: min(fits, key=lambda f: f.errors['validation'].min()) for variant, fits in runs.items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #f92ade94
 def picture(task: Task, fits: dict[str, Fit], file: Any) -> None:
-    "Save the forecast, the learning curves and the step sizes as one picture"
+    "Save forecast, learning curves and steps of `fits` on `task` as one picture, at the path `file`"
     from matplotlib.figure import Figure
     fig = Figure(figsize=(8, 10), layout='constrained')
     above, middle, below = fig.subplots(3, 1)

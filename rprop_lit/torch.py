@@ -18,12 +18,13 @@ _SETTINGS = ('lr', 'etas', 'step_sizes', 'variant', 'maximize')
 
 def _as_ours(group: dict) -> dict:
     "A parameter group of torch as one of `optim.Rprop`"
-    named = list(zip(group['param_names'], group['params'])) if 'param_names' in group else list(group['params'])
+    named = (list(zip(group['param_names'], group['params'])) if 'param_names' in group
+             else list(group['params']))
     return {'params': named, **{name: group[name] for name in _SETTINGS}}
 
 # %% ../nbs/use/55_torch.ipynb #20582e28
 class Rprop(torch.optim.Optimizer):
-    """Resilient backpropagation as a `torch.optim.Optimizer` (Riedmiller and Braun 1993; Igel and Hüsken 2003).
+    """Resilient backpropagation as a `torch.optim.Optimizer` (Riedmiller, Braun 1993; Igel, Hüsken 2003).
 
     Parameters
     ----------
@@ -41,26 +42,55 @@ class Rprop(torch.optim.Optimizer):
     ------
     TypeError, ValueError
         For parameters and settings that cannot work.
+
+    Examples
+    --------
+    >>> w = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    >>> optimizer = Rprop([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach()
+    tensor([ 2.9000, -1.9000])
     """
     _ours: Any = None
 
-    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50), *, variant: str = 'irprop-',
-                 maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False) -> None:
+    def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50), *,
+                 variant: str = 'irprop-', maximize: bool = False, foreach: bool | None = None,
+                 capturable: bool = False, differentiable: bool = False) -> None:
         if differentiable:
-            raise ValueError('differentiable=True: a step of Rprop has no derivative, since it looks at signs; leave it out')
-        super().__init__(params, dict(lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize, foreach=foreach,
-                                      capturable=capturable, differentiable=False))
+            raise ValueError('differentiable=True: a step of Rprop has no derivative, '
+                             'since it looks at signs; leave it out')
+        super().__init__(params, dict(
+            lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize,
+            foreach=foreach, capturable=capturable, differentiable=False))
         self._ours = optim.Rprop([_as_ours(group) for group in self.param_groups])
         self._share()
 
     def _share(self) -> None:
-        "Give each of our groups the list of parameters of torch's, and note the settings that were handed over"
+        "Give each of our groups the list of parameters of torch's, and note the settings handed over"
         for theirs, ours in zip(self.param_groups, self._ours.param_groups):
             ours['params'] = theirs['params']
         self._given = [[group[name] for name in _SETTINGS] for group in self.param_groups]
 
     def step(self, closure: Any = None, *, loss: Any = None) -> Any:
-        "Move every parameter that has a gradient; `irprop+` needs a closure or the loss"
+        """Move every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the gradients anew and returns the error.
+        loss : number or tensor of one element, optional
+            The error at the present weights, where there is no closure; `irprop+` needs one of the two.
+
+        Returns
+        -------
+        The loss, as it was given or returned by the closure; None without one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `rprop_lit.optim.Rprop.step`, before anything is written.
+        """
         for i, (theirs, ours) in enumerate(zip(self.param_groups, self._ours.param_groups)):
             now = [theirs[name] for name in _SETTINGS]
             if not all(map(is_, now, self._given[i])):
@@ -72,7 +102,7 @@ class Rprop(torch.optim.Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict) -> None:
-        "Add a group, as in torch"
+        "Add `param_group`, a dict with 'params' and settings, as in torch; what cannot work is not added"
         super().add_param_group(param_group)
         if self._ours is not None:
             try:
@@ -100,7 +130,7 @@ class Rprop(torch.optim.Optimizer):
             return super().state_dict()
 
     def load_state_dict(self, state_dict: dict) -> None:
-        "Go on from a state dict of this class or of torch.optim.Rprop; one that does not fit changes nothing"
+        "Go on from `state_dict`, ours or that of torch.optim.Rprop; one that does not fit changes nothing"
         def take(_: Any, given: dict) -> dict:
             self._ours.load_state_dict(given)
             return {**given, 'state': {}}
@@ -111,4 +141,5 @@ class Rprop(torch.optim.Optimizer):
         self._share()
 
     def __getstate__(self) -> dict:
-        return {'defaults': self.defaults, 'param_groups': self.param_groups, '_ours': self._ours, '_given': self._given}
+        return {'defaults': self.defaults, 'param_groups': self.param_groups, '_ours': self._ours,
+                '_given': self._given}

@@ -77,7 +77,8 @@ def flip_for(variant: str, loss: Any, before: Any) -> Flip:
     if undo != 'if worse':
         return Flip(forget, undo == 'always')
     if loss is None:
-        raise ValueError(f'variant={variant!r} compares errors and none was given: pass loss=, or a closure that returns it')
+        raise ValueError(f'variant={variant!r} compares errors and none was given: '
+                         f'pass loss=, or a closure that returns it')
     if math.isfinite(loss):
         return Flip(forget, bool(loss > before), loss=loss)
     if before == math.inf:
@@ -87,7 +88,7 @@ def flip_for(variant: str, loss: Any, before: Any) -> Flip:
 # %% ../nbs/idea/20_variants.ipynb #8c6c4cdb
 def step_one(variant: str, g: float, error: float | None, state: State,
              etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0)) -> tuple[float, State]:
-    """One step of a named variant for one weight, with nothing but Python's floats: what a port is written from.
+    """One step of a named variant for one weight, in Python's floats: what a port is written from.
 
     Parameters
     ----------
@@ -114,7 +115,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     ValueError
         Unknown variant; `irprop+` without an error, or with a first one that is not finite.
 
-    Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (irprop+, irprop-).
+    Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
     """
     sign, step, before = State(*state)
     lo, hi = (sys.float_info.max if limit == math.inf else limit for limit in step_sizes)
@@ -122,7 +123,8 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     if flip.retreat:
         dw = step if sign > 0 else -step if sign < 0 else -0.0
         return dw, State(0, min(max(step * etas[0], lo), hi), before)
-    dw, sign, step = update_one(g, sign, step, flip.forget, flip.undo, *etas, lo, hi)  # type: ignore[call-arg]
+    dw, sign, step = update_one(g, sign, step, flip.forget, flip.undo,
+                                *etas, lo, hi)  # type: ignore[call-arg]
     return dw, State(sign, step, flip.loss)
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
@@ -195,12 +197,14 @@ def update(g: Any, state: State, *, variant: str, etas: Any = (0.5, 1.2), step_s
     Raises
     ------
     ValueError
-        Unknown variant; a gradient of another shape; `irprop+` without a loss, or with a first one that is not finite.
+        Unknown variant; a gradient of another shape; `irprop+` without a loss, or with a first one that is
+        not finite.
 
-    Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (irprop+, irprop-).
+    Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
     """
     if tuple(g.shape) != tuple(state.step.shape):
-        raise ValueError(f'g has shape {tuple(g.shape)} and the state {tuple(state.step.shape)}: they must be equal')
+        raise ValueError(f'g has shape {tuple(g.shape)} and the state {tuple(state.step.shape)}: '
+                         f'they must be equal')
     flip = flip_for(variant, loss, state.loss)
     settings = dict(etas=cast_pair(etas, state.step), step_sizes=cast_pair(step_sizes, state.step))
     if flip.retreat:

@@ -1,12 +1,14 @@
 """Time a step of Rprop beside its peers, and write the figures with hardware, versions and date.
 
     python tests/bench.py                  # all of it, about four minutes, into tests/bench.json
-    python tests/bench.py --runs 5         # the same five times, in processes of their own, and the median of each figure
+    python tests/bench.py --runs 5         # five times, in processes of their own; the median of each figure
     python tests/bench.py --quick out.json # a minute, to see whether it works
 
-Never part of the test suite. All paths of a row are timed in one process, in turn, and the median of all turns is kept: so ratios within a row
-mean something on a noisy machine, and times across rows mean less. In its turn a path first makes as many steps that are not timed as steps that
-are: the path before has filled the caches with its own arrays, and its threads keep a core busy for a moment after their last step. Gradients turn 15 % of their signs from step to step.
+Never part of the test suite. All paths of a row are timed in one process, in turn, and the median of all
+turns is kept: so ratios within a row mean something on a noisy machine, and times across rows mean less. In
+its turn a path first makes as many steps that are not timed as steps that are: the path before has filled the
+caches with its own arrays, and its threads keep a core busy for a moment after their last step. Gradients
+turn 15 % of their signs from step to step.
 """
 import argparse
 import ctypes
@@ -45,7 +47,8 @@ def c_loop(folder, dtype):
     "The kernel's own body in a plain C loop: what a processor can do"
     T = {'float32': 'float', 'float64': 'double'}[dtype]
     text = f'''typedef {T} T;
-extern "C" void loop(long n, T* __restrict W, const T* __restrict G, signed char* __restrict Q, T* __restrict S, T eta_minus, T eta_plus, T lo, T hi) {{
+extern "C" void loop(long n, T* __restrict W, const T* __restrict G, signed char* __restrict Q,
+                     T* __restrict S, T eta_minus, T eta_plus, T lo, T hi) {{
     const int forget = 1, undo = 0, retreat = 0;
     for (long i = 0; i < n; ++i) {{
         const T g = G[i]; T w = W[i], step = S[i]; signed char sign = Q[i];
@@ -54,11 +57,13 @@ extern "C" void loop(long n, T* __restrict W, const T* __restrict G, signed char
     }}
 }}'''
     (folder / f'{T}.cpp').write_text(text)
-    subprocess.run(['g++', *FLAGS, '-shared', '-fPIC', '-o', folder / f'{T}.so', folder / f'{T}.cpp'], check=True)
+    subprocess.run(['g++', *FLAGS, '-shared', '-fPIC', '-o', folder / f'{T}.so', folder / f'{T}.cpp'],
+                   check=True)
     loop = ctypes.CDLL(str(folder / f'{T}.so')).loop
     number = ctypes.c_float if T == 'float' else ctypes.c_double
     numbers = [number(x) for x in (*HOW['etas'], *HOW['step_sizes'])]
-    return lambda *arrays: loop(ctypes.c_long(arrays[0].size), *[ctypes.c_void_p(a.ctypes.data) for a in arrays], *numbers)
+    return lambda *arrays: loop(ctypes.c_long(arrays[0].size),
+                                *[ctypes.c_void_p(a.ctypes.data) for a in arrays], *numbers)
 
 
 def gradients(n, dtype, count=4):
@@ -152,7 +157,8 @@ def optax_path(start):
 
 
 def in_turn(steps, gs, rounds, budget=60.0):
-    "Median seconds of each step, the paths taking turns; in a turn, about a hundredth of a second is not timed, and as much is"
+    """Median seconds of each step, the paths taking turns;
+    in a turn, about a hundredth of a second is not timed, and as much is"""
     taken, began = {name: [] for name in steps}, time.perf_counter()
     at_a_time = {}
     for name, step in steps.items():
@@ -185,7 +191,8 @@ def one_array(sizes, folder, available, rounds):
         count = 2 if n > 20_000_000 else 4
         steps, gs = paths(n, dtype, folder, wanted), gradients(n, dtype, count)
         times = in_turn(steps, gs, rounds if n < 20_000_000 else 5)
-        found.append({'dtype': dtype, 'n': n, 'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
+        found.append({'dtype': dtype, 'n': n,
+                      'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
         print(dtype, n, found[-1]['ns'], flush=True)
         del steps, gs
     return found
@@ -200,7 +207,8 @@ def in_threads(sizes, folder, available, rounds):
             for name, step in paths(n, 'float32', folder, {'numpy', 'numba'} & set(available)).items():
                 steps[f'{name}, {count}'] = with_threads(count, n, step)
             steps[f'C, {count}'] = with_threads(count, n, c_in_threads(n, folder))
-        steps['numpy, 2, usual blocks'] = with_threads(2, n, paths(n, 'float32', folder, {'numpy'})['numpy'], BLOCK)
+        steps['numpy, 2, usual blocks'] = with_threads(2, n, paths(n, 'float32', folder, {'numpy'})['numpy'],
+                                                       BLOCK)
         times = in_turn(steps, gradients(n, 'float32'), rounds)
         found.append({'n': n, 'ns': {name: round(t / n * 1e9, 4) for name, t in times.items()}})
         print('threads', n, found[-1]['ns'], flush=True)
@@ -227,7 +235,8 @@ def c_in_threads(n, folder):
     "The C loop over the parts of chapter 40"
     loop, w = c_loop(folder, 'float32'), np.ones(n, np.float32)
     state = init(w, 0.01)
-    return lambda g: together([lambda part=part: loop(w[part], g[part], state.sign[part], state.step[part]) for part in parts(n)])
+    return lambda g: together([lambda part=part: loop(w[part], g[part], state.sign[part], state.step[part])
+                               for part in parts(n)])
 
 
 def many_arrays(available, rounds):
@@ -258,7 +267,8 @@ def many_arrays(available, rounds):
         apart = [Parameter(np.ones(n, np.float32)) for n in sizes]
         steps[name] = ours(name, apart, new)
         steps |= cliffs(name, sizes, split)
-        steps[f'{name}, one Row'] = ours(name, [Row([Parameter(np.ones(n, np.float32)) for n in sizes])], written_once)
+        steps[f'{name}, one Row'] = ours(name, [Row([Parameter(np.ones(n, np.float32)) for n in sizes])],
+                                         written_once)
         steps[f'{name}, calls alone'] = calls_alone(name, sizes, split)
         if 'torch' in available:
             steps[f'{name}, torch tensors'] = ours(name, leaves(sizes), tensor_gradients(split))
@@ -291,7 +301,8 @@ def many_arrays(available, rounds):
 
 
 def calls_alone(name, sizes, split):
-    "The gathering, stepping and scattering of a step, without a look at what is stepped: what remains if nothing is checked"
+    """The gathering, stepping and scattering of a step, without a look at what is stepped:
+    what remains if nothing is checked"""
     params = [Parameter(np.ones(n, np.float32)) for n in sizes]
     for p, g in zip(params, split[0]):
         p.grad = g
@@ -305,7 +316,8 @@ def calls_alone(name, sizes, split):
 
 
 def cliffs(name, sizes, split):
-    "Steps of the same arrays with something unusual about them: each at most three times the plain step, says the aim"
+    """Steps of the same arrays with something unusual about them:
+    each at most three times the plain step, says the aim"""
     def ready(change=None, before=None, **settings):
         params = [Parameter(np.ones(n, np.float32)) for n in sizes]
         if change:
@@ -326,8 +338,10 @@ def cliffs(name, sizes, split):
 
     def double(params):
         params[500] = Parameter(params[500].data.astype(float))
-    return {f'{name}, one of float64': ready(double), f'{name}, another gradient missing': ready(before='missing'),
-            f"{name}, nonfinite='raise'": ready(nonfinite='raise'), f'{name}, an array in etas': ready(etas=(np.array([0.5]), 1.2)),
+    return {f'{name}, one of float64': ready(double),
+            f'{name}, another gradient missing': ready(before='missing'),
+            f"{name}, nonfinite='raise'": ready(nonfinite='raise'),
+            f'{name}, an array in etas': ready(etas=(np.array([0.5]), 1.2)),
             f'{name}, state read before': ready(before='state')}
 
 
@@ -354,7 +368,8 @@ def one_small(available, rounds=31):
 
 
 def peak(n):
-    "Bytes that NumPy allocates, at most, during the first and a later step of one float32 array: beyond weights and gradient"
+    """Bytes that NumPy allocates, at most, during the first and a later step of one float32 array:
+    beyond weights and gradient"""
     config.backend = 'numpy'
     p = Parameter(np.ones(n, np.float32))
     p.grad = np.ones(n, np.float32)
@@ -382,7 +397,8 @@ def bandwidth(n=100_000_000):
 def processor():
     "The name of the processor, as far as the system tells"
     try:
-        names = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
+        names = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
+                 if line.startswith('model name')]
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
@@ -423,13 +439,16 @@ def merged(results):
         return {key: merged([r[key] for r in results]) for key in first}
     if isinstance(first, list):
         return [merged(list(found)) for found in zip(*results)]
-    return statistics.median(results) if isinstance(first, (int, float)) and not isinstance(first, bool) else first
+    return (statistics.median(results) if isinstance(first, (int, float)) and not isinstance(first, bool)
+            else first)
 
 
 def torch_times(results):
-    "Nanoseconds a weight of torch's class in each run, for each size of float32: what the medians of this peer hide"
+    """Nanoseconds a weight of torch's class in each run, for each size of float32:
+    what the medians of this peer hide"""
     rows = zip(*[[row for row in r['one'] if row['dtype'] == 'float32'] for r in results])
-    return [{'n': row[0]['n'], 'ns': sorted(r['ns']['torch'] for r in row)} for row in rows if 'torch' in row[0]['ns']]
+    return [{'n': row[0]['n'], 'ns': sorted(r['ns']['torch'] for r in row)} for row in rows
+            if 'torch' in row[0]['ns']]
 
 
 def write(file, result):
@@ -441,7 +460,8 @@ def write(file, result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--quick', action='store_true')
-    parser.add_argument('--runs', type=int, default=1, metavar='N', help='as many runs, each in a process of its own; the median of each figure is kept')
+    parser.add_argument('--runs', type=int, default=1, metavar='N',
+                        help='as many runs, each in a process of its own; the median of each figure is kept')
     parser.add_argument('out', nargs='?', default=str(ROOT / 'tests' / 'bench.json'))
     args = parser.parse_args()
     if args.runs > 1:
@@ -450,15 +470,22 @@ def main():
             for file in files:
                 subprocess.run([sys.executable, __file__, *['--quick'] * args.quick, file], check=True)
             results = [json.loads(file.read_text()) for file in files]
-        return write(args.out, merged(results) | {'runs': args.runs, 'torch in each run': torch_times(results)})
-    packages = installed('numpy', 'numba', 'torch', 'jax', 'optax', 'array-api-strict', 'cupy-cuda12x', 'cupy-cuda13x')
-    available = ['readable', 'numpy', 'C'] + [x for x in ('numba', 'torch') if x in packages] + ['torch compiled'] * ('torch' in packages and not args.quick)
-    sizes = [('float32', 10**k) for k in range(3, 7 if args.quick else 9)] + [('float64', 10**k) for k in range(5, 7 if args.quick else 8)]
+        return write(args.out,
+                     merged(results) | {'runs': args.runs, 'torch in each run': torch_times(results)})
+    packages = installed('numpy', 'numba', 'torch', 'jax', 'optax', 'array-api-strict', 'cupy-cuda12x',
+                         'cupy-cuda13x')
+    available = (['readable', 'numpy', 'C'] + [x for x in ('numba', 'torch') if x in packages]
+                 + ['torch compiled'] * ('torch' in packages and not args.quick))
+    sizes = ([('float32', 10**k) for k in range(3, 7 if args.quick else 9)]
+             + [('float64', 10**k) for k in range(5, 7 if args.quick else 8)])
     result = {
-        'date': date.today().isoformat(), 'processor': processor(), 'cores': os.cpu_count(), 'python': platform.python_version(),
-        'compiler': subprocess.run(['g++', '--version'], capture_output=True, text=True).stdout.splitlines()[0] + ' ' + ' '.join(FLAGS),
+        'date': date.today().isoformat(), 'processor': processor(), 'cores': os.cpu_count(),
+        'python': platform.python_version(),
+        'compiler': subprocess.run(['g++', '--version'], capture_output=True,
+                                   text=True).stdout.splitlines()[0] + ' ' + ' '.join(FLAGS),
         'versions': packages, 'gpu': has_gpu(),
-        'paths': {name: name in packages or name == 'numpy' for name in ('numpy', 'numba', 'array-api-strict', 'torch', 'jax')} | {'cupy': has_gpu()},
+        'paths': {name: name in packages or name == 'numpy'
+                  for name in ('numpy', 'numba', 'array-api-strict', 'torch', 'jax')} | {'cupy': has_gpu()},
         'threads a step': {'ours': config.threads, 'torch': torch_threads()},
         'copy_GB_per_s': bandwidth(10**7 if args.quick else 10**8),
     }
@@ -467,10 +494,14 @@ def main():
     result['many'] = many_arrays(available, 5 if args.quick else 25)
     with tempfile.TemporaryDirectory() as folder:
         result['one'] = one_array(sizes, Path(folder), available, rounds)
-        result['threads'] = in_threads([10**5, 3 * 10**5] + [k for k in (10**6, 3 * 10**6, 10**7) if not args.quick], Path(folder), available, rounds)
+        result['threads'] = in_threads([10**5, 3 * 10**5] + [k for k in (10**6, 3 * 10**6, 10**7)
+                                                             if not args.quick], Path(folder),
+                                       available, rounds)
     if 'optax' in packages:  # last, and in rows of its own: jax keeps threads that slow torch down
         with tempfile.TemporaryDirectory() as folder:
-            result['optax'] = one_array([('float32', n) for _, n in sizes if n < 20_000_000 and _ == 'float32'], Path(folder), ['numpy', 'C', 'optax'], rounds)
+            result['optax'] = one_array([('float32', n) for _, n in sizes
+                                         if n < 20_000_000 and _ == 'float32'], Path(folder),
+                                        ['numpy', 'C', 'optax'], rounds)
     result['memory'] = peak(10**7 if args.quick else 10**8)
     result['load'] = round(os.getloadavg()[0], 1)
     write(args.out, result | {'runs': 1})

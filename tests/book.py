@@ -1,10 +1,10 @@
 """Make the book: execute the notebooks in place, export the package, clean, write README.md.
 
     python tests/book.py                      # everything
-    python tests/book.py nbs/10_rule.ipynb    # only these notebooks are executed; the rest of the work is the same
+    python tests/book.py nbs/10_rule.ipynb    # only these notebooks are executed; the rest is the same
 
-Cells that nbdev's tests would skip (`#| eval: false`, or flagged as in `tst_flags`) keep the outputs they have.
-Each notebook starts in a fresh process, so that no chapter leans on what another one imported.
+Cells that nbdev's tests would skip (`#| eval: false`, or flagged as in `tst_flags`) keep the outputs they
+have. Each notebook starts in a fresh process, so that no chapter leans on what another one imported.
 """
 import os
 import re
@@ -19,7 +19,8 @@ ONE = '--one'  # how this script calls itself for one notebook
 
 def notebooks():
     "All chapters, in reading order"
-    return sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if not any(s.startswith(('.', '_')) for s in p.relative_to(ROOT).parts))
+    return sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb')
+                  if not any(s.startswith(('.', '_')) for s in p.relative_to(ROOT).parts))
 
 
 def quiet(bundle):
@@ -31,19 +32,25 @@ def quiet(bundle):
 
 
 def as_jupyter(bundle):
-    "Outputs as Jupyter stores them, text as a list of lines, so that a chapter saved in JupyterLab does not differ"
+    """Outputs as Jupyter stores them, text as a list of lines,
+    so that a chapter saved in JupyterLab does not differ"""
     for out in bundle:
-        for part, keys in ((out, ['text']), (out.get('data', {}), [key for key in out.get('data', {}) if key.startswith('text/') or key == 'image/svg+xml'])):
+        for part, keys in ((out, ['text']),
+                           (out.get('data', {}), [key for key in out.get('data', {})
+                                                  if key.startswith('text/') or key == 'image/svg+xml'])):
             part.update({key: ''.join(part[key]).splitlines(True) for key in keys if key in part})
     return bundle
 
 
-NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'autograd': ['autograd'], 'sympy': ['sympy']}  # flag: what its cells import
+# flag: what its cells import
+NEEDS = {'torch': ['torch'], 'jax': ['jax', 'optax'], 'autograd': ['autograd'], 'sympy': ['sympy']}
 
 
 def flags():
-    "Cells with these flags are not run: nbdev's `tst_flags`, without those whose libraries are installed, and without `cuda` where there is a GPU"
-    there = {flag for flag, names in NEEDS.items() if all(map(find_spec, names))} | ({'cuda'} if has_gpu() else set())
+    """Cells with these flags are not run: nbdev's `tst_flags`, without those whose libraries are installed,
+    and without `cuda` where there is a GPU"""
+    there = ({flag for flag, names in NEEDS.items() if all(map(find_spec, names))}
+             | ({'cuda'} if has_gpu() else set()))
     return set(settings()['tst_flags'].split()) - there
 
 
@@ -68,7 +75,8 @@ def execute(path):
 
     def skipped(cell):
         flags = cell.directives_ if cell.cell_type == 'code' else {}
-        return 'nbdev_export(' in cell.source or flags.get('eval:', [''])[0].lower() == 'false' or bool(skip & flags.keys())
+        return ('nbdev_export(' in cell.source or flags.get('eval:', [''])[0].lower() == 'false'
+                or bool(skip & flags.keys()))
 
     shell = CaptureShell(path, mpl_format='png')
     with working_directory(os.environ.get('RPROP_LIT_CWD', path.parent)):
@@ -114,8 +122,9 @@ def online(path):
     "The line of a chapter that opens it in Colab and in Binder"
     cfg, place = settings(), path.relative_to(ROOT).as_posix()
     name = f"{cfg['user']}/{cfg['repo']}"
-    return (f"[Open in Colab](https://colab.research.google.com/github/{name}/blob/{cfg['branch']}/{place}) or "
-            f"[in Binder](https://mybinder.org/v2/gh/{name}/{cfg['branch']}?labpath={place}). In Colab, first run `%pip install git+{cfg['git_url']}`.")
+    return (f"[Open in Colab](https://colab.research.google.com/github/{name}/blob/{cfg['branch']}/{place}) "
+            f"or [in Binder](https://mybinder.org/v2/gh/{name}/{cfg['branch']}?labpath={place}). "
+            f"In Colab, first run `%pip install git+{cfg['git_url']}`.")
 
 
 def furnish(path):
@@ -133,22 +142,26 @@ def furnish(path):
 
 
 def readme():
-    "README.md is nbs/index.ipynb, its prose, its code, its stored outputs: the text, and the pictures by name"
+    """README.md is nbs/index.ipynb, its prose, its code, its stored outputs:
+    the text, and the pictures by name"""
     import nbformat
     from nbconvert import MarkdownExporter
 
     nb = nbformat.read(ROOT / 'nbs' / 'index.ipynb', as_version=4)
     keep = [c for c in nb.cells if not re.search(r'^#\|\s*(hide|default_exp)\b', c.source, re.M)]
-    alts = iter([re.search(r'^#\|\s*fig-alt:\s*(.+)$', c.source, re.M)[1] for c in keep if any('image/png' in out.get('data', {}) for out in c.get('outputs', []))])
+    alts = iter([re.search(r'^#\|\s*fig-alt:\s*(.+)$', c.source, re.M)[1] for c in keep
+                 if any('image/png' in out.get('data', {}) for out in c.get('outputs', []))])
     for cell in keep:
         if re.search(r'^#\|\s*echo:\s*false', cell.source, re.M):
             cell.metadata['tags'] = ['no-source']
         cell.source = '\n'.join(line for line in cell.source.splitlines() if not line.startswith('#|'))
     nb.cells = [c for c in keep if c.source.strip()]
     nb.metadata['language_info'] = {'name': 'python'}
-    exporter = MarkdownExporter(config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': {'no-source'}}})
+    exporter = MarkdownExporter(
+        config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': {'no-source'}}})
     text, extra = exporter.from_notebook_node(nb, resources=dict(output_files_dir='nbs/images/readme'))
-    text = re.sub(r'\]\((?!https?:|#|nbs/)([\w/]+\.ipynb)', r'](nbs/\1', text)  # chapters are linked from nbs/
+    # chapters are linked from nbs/
+    text = re.sub(r'\]\((?!https?:|#|nbs/)([\w/]+\.ipynb)', r'](nbs/\1', text)
     text = re.sub(r'!\[png\]', lambda _: f'![{next(alts)}]', re.sub(r'[ ]+$', '', text, flags=re.M))
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', extra['outputs']
 

@@ -2,13 +2,15 @@
 
     python tests/classics.py    # about two minutes; writes tests/classics.json (needs torch and SciPy)
 
-MGH: J. J. More, B. S. Garbow and K. E. Hillstrom, Testing unconstrained optimization software, ACM Transactions on
-Mathematical Software 7 (1981) 17-41: all 35 functions, each from the start published there, numbered as there;
-the minima are the published ones, with the digits beyond the sixth computed here.
-NIST: nonlinear regressions of the Statistical Reference Datasets, each from both published starts; data in nist.json.
+MGH: J. J. More, B. S. Garbow and K. E. Hillstrom, Testing unconstrained optimization software, ACM
+Transactions on Mathematical Software 7 (1981) 17-41: all 35 functions, each from the start published there,
+numbered as there; the minima are the published ones, with the digits beyond the sixth computed here.
+NIST: nonlinear regressions of the Statistical Reference Datasets, each from both published starts; data in
+nist.json.
 
-A problem is a list of residuals whose squares are summed. Residuals take `x` with one row a coordinate, and any number of
-columns, so that one call at complex points x + ih gives all derivatives (the complex step: exact but for rounding).
+A problem is a list of residuals whose squares are summed. Residuals take `x` with one row a coordinate, and
+any number of columns, so that one call at complex points x + ih gives all derivatives (the complex step:
+exact but for rounding).
 """
 import json
 import platform
@@ -117,7 +119,8 @@ def gaussian(x):
 @mgh([0.02, 4000, 250], 87.9458551700411)
 def meyer(x):
     "Meyer"
-    y = rows(34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872)
+    y = rows(34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147, 4427,
+             3820, 3307, 2872)
     return x[0] * np.exp(x[1] / (45 + 5 * rows(*range(1, 17)) + x[2])) - y
 
 
@@ -168,8 +171,9 @@ def brown_dennis(x):
 @mgh([0.5, 1.5, -1, 0.01, 0.02], 5.46489469748255e-5)
 def osborne_1(x):
     "Osborne 1"
-    y = rows(.844, .908, .932, .936, .925, .908, .881, .850, .818, .784, .751, .718, .685, .658, .628, .603, .580, .558, .538,
-             .522, .506, .490, .478, .467, .457, .448, .438, .431, .424, .420, .414, .411, .406)
+    y = rows(.844, .908, .932, .936, .925, .908, .881, .850, .818, .784, .751, .718, .685, .658, .628, .603,
+             .580, .558, .538, .522, .506, .490, .478, .467, .457, .448, .438, .431, .424, .420,
+             .414, .411, .406)
     t = 10 * rows(*range(33))
     return y - (x[0] + x[1] * np.exp(-t * x[3]) + x[2] * np.exp(-t * x[4]))
 
@@ -185,12 +189,14 @@ def biggs_exp6(x):
 @mgh([1.3, 0.65, 0.65, 0.7, 0.6, 3, 5, 7, 2, 4.5, 5.5], 4.01377362935477e-2)
 def osborne_2(x):
     "Osborne 2"
-    y = rows(1.366, 1.191, 1.112, 1.013, .991, .885, .831, .847, .786, .725, .746, .679, .608, .655, .616, .606, .602, .626, .651,
-             .724, .649, .649, .694, .644, .624, .661, .612, .558, .533, .495, .500, .423, .395, .375, .372, .391, .396, .405,
-             .428, .429, .523, .562, .607, .653, .672, .708, .633, .668, .645, .632, .591, .559, .597, .625, .739, .710, .729,
-             .720, .636, .581, .428, .292, .162, .098, .054)
+    y = rows(1.366, 1.191, 1.112, 1.013, .991, .885, .831, .847, .786, .725, .746, .679, .608, .655, .616,
+             .606, .602, .626, .651, .724, .649, .649, .694, .644, .624, .661, .612, .558, .533, .495, .500,
+             .423, .395, .375, .372, .391, .396, .405, .428, .429, .523, .562, .607, .653, .672, .708, .633,
+             .668, .645, .632, .591, .559, .597, .625, .739, .710, .729, .720, .636, .581, .428, .292,
+             .162, .098, .054)
     t = rows(*range(65)) / 10
-    return y - (x[0] * np.exp(-t * x[4]) + x[1] * np.exp(-x[5] * (t - x[8])**2) + x[2] * np.exp(-x[6] * (t - x[9])**2)
+    return y - (x[0] * np.exp(-t * x[4]) + x[1] * np.exp(-x[5] * (t - x[8])**2)
+                + x[2] * np.exp(-x[6] * (t - x[9])**2)
                 + x[3] * np.exp(-x[7] * (t - x[10])**2))
 
 
@@ -225,7 +231,8 @@ def penalty_2(x):
     "Penalty II (4 coordinates)"
     a, i = 1e-5**0.5, rows(2, 3, 4)
     y = np.exp(i / 10) + np.exp((i - 1) / 10)
-    return (x[0] - 0.2, *(a * (np.exp(x[1:] / 10) + np.exp(x[:-1] / 10) - y)), *(a * (np.exp(x[1:] / 10) - np.exp(-0.1))),
+    return (x[0] - 0.2, *(a * (np.exp(x[1:] / 10) + np.exp(x[:-1] / 10) - y)),
+            *(a * (np.exp(x[1:] / 10) - np.exp(-0.1))),
             (rows(4, 3, 2, 1) * x**2).sum(0) - 1)
 
 
@@ -268,7 +275,8 @@ def discrete_integral(x):
     "Discrete integral equation (10 coordinates)"
     t = rows(*GRID)
     cube = (x + t + 1)**3
-    return [x[i] + ((1 - t[i]) * (t[:i + 1] * cube[:i + 1]).sum(0) + t[i] * ((1 - t[i + 1:]) * cube[i + 1:]).sum(0)) / 22 for i in range(10)]
+    return [x[i] + ((1 - t[i]) * (t[:i + 1] * cube[:i + 1]).sum(0)
+                    + t[i] * ((1 - t[i + 1:]) * cube[i + 1:]).sum(0)) / 22 for i in range(10)]
 
 
 @mgh([-1] * 10, 0)
@@ -318,12 +326,14 @@ def chebyquad(x):
 def nist(name, row, start):
     "One nonlinear regression of NIST's, from one of its starts; the formula is NIST's own text"
     code, x, y = compile(row['model'], name, 'eval'), rows(*row['x']), rows(*row['y'])
-    return least_squares(f'{name}, start {start + 1}', lambda b: misfit(code, x, y, b), row['starts'][start], row['rss'])
+    return least_squares(f'{name}, start {start + 1}', lambda b: misfit(code, x, y, b), row['starts'][start],
+                         row['rss'])
 
 
 def misfit(code, x, y, b):
     "The residuals of a formula in x and b1, b2, ..."
-    return y - eval(code, {'x': x, 'exp': np.exp, 'arctan': np.arctan, 'pi': np.pi, **{f'b{i + 1}': v for i, v in enumerate(b)}})
+    return y - eval(code, {'x': x, 'exp': np.exp, 'arctan': np.arctan, 'pi': np.pi,
+                           **{f'b{i + 1}': v for i, v in enumerate(b)}})
 
 
 ROWS = json.loads((HERE / 'nist.json').read_text())['problems']
@@ -382,7 +392,8 @@ def with_torch(**options):
 def lbfgsb(fun, start):
     "A run of SciPy's L-BFGS-B without its own stopping rules"
     from scipy.optimize import minimize
-    minimize(fun, start, jac=True, method='L-BFGS-B', options=dict(ftol=0, gtol=0, maxiter=BUDGET, maxfun=BUDGET))
+    minimize(fun, start, jac=True, method='L-BFGS-B',
+             options=dict(ftol=0, gtol=0, maxiter=BUDGET, maxfun=BUDGET))
 
 
 SOLVERS = {**{v: ours(v) for v in VARIANTS}, 'safe': ours('irprop+', safe=True), 'torch': with_torch(),
@@ -413,9 +424,11 @@ def measure():
     rows = []
     for group, problems in SETS.items():
         for p in problems:
-            rows.append(dict(set=group, name=p.name, n=p.start.size, evaluations={k: evaluations(p, run) for k, run in SOLVERS.items()}))
+            rows.append(dict(set=group, name=p.name, n=p.start.size,
+                             evaluations={k: evaluations(p, run) for k, run in SOLVERS.items()}))
             print(group, p.name, *rows[-1]['evaluations'].values(), flush=True)
-    return dict(made=versions('numpy', 'scipy', 'torch'), budget=BUDGET, target=TARGET, solvers=list(SOLVERS), problems=rows)
+    return dict(made=versions('numpy', 'scipy', 'torch'), budget=BUDGET, target=TARGET, solvers=list(SOLVERS),
+                problems=rows)
 
 
 def write(path, result):

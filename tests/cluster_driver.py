@@ -1,10 +1,12 @@
-"""A driver for tests/test_cluster.py: minimises on a cluster, writes a line for each step, and prints its result.
+"""A driver for tests/test_cluster.py: minimises on a cluster, writes a line for each step, and prints its
+result.
 
-    python tests/cluster_driver.py FOLDER ADDRESS [slow] [checkpoint] [kill-worker-at-5] [stop-at-10] [short] [other]
+    python tests/cluster_driver.py FOLDER ADDRESS [slow] [checkpoint] [kill-worker-at-5] [stop-at-10]
+                                   [short] [other]
 
-ADDRESS is that of a scheduler, or `own` for a cluster of its own. In FOLDER it writes `steps` (number, error), and `checkpoint.npz`
-if it is asked for one. `slow` makes a piece take a tenth of a second, `stop-at-10` waits there to be killed, `short` makes five steps,
-`other` is another problem.
+ADDRESS is that of a scheduler, or `own` for a cluster of its own. In FOLDER it writes `steps` (number,
+error), and `checkpoint.npz` if it is asked for one. `slow` makes a piece take a tenth of a second,
+`stop-at-10` waits there to be killed, `short` makes five steps, `other` is another problem.
 """
 import contextlib
 import json
@@ -63,11 +65,13 @@ def main(folder, address, *words):
     start = np.zeros(COLUMNS) + ('other' in words)
     with contextlib.ExitStack() as stack:
         if address == 'own':
-            address = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0', silence_logs='CRITICAL'))
+            address = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=1,
+                                                       dashboard_address=':0', silence_logs='CRITICAL'))
         client = stack.enter_context(Client(address))
         f = full_batch(Logistic(flag, 'slow' in words), make(), batch_size=80, client=client)
         r = minimize(f, start, callback=note, options=options)
-    print(json.dumps({'x': [x.hex() for x in r.x], 'jac': [g.hex() for g in r.jac], 'fun': r.fun, 'nit': r.nit, 'status': int(r.status)}))
+    print(json.dumps({'x': [x.hex() for x in r.x], 'jac': [g.hex() for g in r.jac], 'fun': r.fun,
+                      'nit': r.nit, 'status': int(r.status)}))
 
 
 if __name__ == '__main__':

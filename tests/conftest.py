@@ -18,6 +18,7 @@ def path(request):
 
 def pytest_terminal_summary(terminalreporter):
     "One line for each reason to skip, with the number of tests; `-rs` shows them one by one"
-    reasons = Counter(report.longrepr[2].removeprefix('Skipped: ') for report in terminalreporter.stats.get('skipped', []))
+    reasons = Counter(report.longrepr[2].removeprefix('Skipped: ')
+                      for report in terminalreporter.stats.get('skipped', []))
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f'SKIPPED {count}: {reason}')

@@ -2,10 +2,10 @@
 
     python -m pip install sif2jax && python tests/cutest.py    # about ten minutes; writes tests/cutest.json
 
-CUTEst: N. I. M. Gould, D. Orban and P. L. Toint, Computational Optimization and Applications 60 (2015); here as sif2jax
-states it in JAX: all unconstrained problems with at most 60 coordinates, each from its own start. Solved means: the error
-has come down from the start by all but a millionth of the way to the best error that any run found, L-BFGS-B and BFGS with
-20,000 iterations among them.
+CUTEst: N. I. M. Gould, D. Orban and P. L. Toint, Computational Optimization and Applications 60 (2015); here
+as sif2jax states it in JAX: all unconstrained problems with at most 60 coordinates, each from its own start.
+Solved means: the error has come down from the start by all but a millionth of the way to the best error that
+any run found, L-BFGS-B and BFGS with 20,000 iterations among them.
 """
 import math
 import os
@@ -23,8 +23,10 @@ from rprop_lit.inside.walk import rprop  # noqa: E402
 
 LARGEST = 60
 CAPS = {'': math.inf, ', steps to 50': 50.0}
-FIRST = {'0.1': lambda x: 0.1, '0.01': lambda x: 0.01, '|x0|/100, at least 0.01': lambda x: 0.01 * np.maximum(abs(x), 1),
-         '|x0|/10, at least 0.1': lambda x: 0.1 * np.maximum(abs(x), 1), '|x0|/10, at least 0.01': lambda x: np.maximum(0.1 * abs(x), 0.01)}
+FIRST = {'0.1': lambda x: 0.1, '0.01': lambda x: 0.01,
+         '|x0|/100, at least 0.01': lambda x: 0.01 * np.maximum(abs(x), 1),
+         '|x0|/10, at least 0.1': lambda x: 0.1 * np.maximum(abs(x), 1),
+         '|x0|/10, at least 0.01': lambda x: np.maximum(0.1 * abs(x), 0.01)}
 
 
 def lowest(fun, start, lr, cap):
@@ -52,8 +54,10 @@ def measure(case):
     "Evaluations that each first step needs, or None"
     from scipy.optimize import minimize
     fun, start = problem_of(case)
-    runs = {name + note: lowest(fun, start, first(start), cap) for name, first in FIRST.items() for note, cap in CAPS.items()}
-    others = [minimize(fun, start, jac=True, method=m, options=dict(maxiter=20_000, gtol=1e-12)).fun for m in ('L-BFGS-B', 'BFGS')]
+    runs = {name + note: lowest(fun, start, first(start), cap) for name, first in FIRST.items()
+            for note, cap in CAPS.items()}
+    others = [minimize(fun, start, jac=True, method=m, options=dict(maxiter=20_000, gtol=1e-12)).fun
+              for m in ('L-BFGS-B', 'BFGS')]
     best = min(e for e in [*others, *(run[-1] for run in runs.values())] if math.isfinite(e))
     goal = best + TARGET * (fun(start)[0] - best)
     return {name: next((i + 1 for i, e in enumerate(run) if e <= goal), None) for name, run in runs.items()}
@@ -61,7 +65,8 @@ def measure(case):
 
 def main():
     import sif2jax
-    cases = {case.name: case for case in sif2jax.cutest.unconstrained_minimisation_problems if np.size(case.y0) <= LARGEST}
+    cases = {case.name: case for case in sif2jax.cutest.unconstrained_minimisation_problems
+             if np.size(case.y0) <= LARGEST}
     rows, failed = [], {}
     for name, case in sorted(cases.items()):
         try:
@@ -70,7 +75,8 @@ def main():
         except Exception as e:  # a problem that sif2jax itself cannot evaluate is named, not counted
             failed[name] = f'{type(e).__name__}: {e}'[:80]
         print(name, rows[-1] if name not in failed else failed[name], flush=True)
-    write(HERE / 'cutest.json', dict(made=versions('numpy', 'scipy', 'jax', 'sif2jax'), budget=BUDGET, target=TARGET, largest=LARGEST,
+    write(HERE / 'cutest.json', dict(made=versions('numpy', 'scipy', 'jax', 'sif2jax'), budget=BUDGET,
+                                     target=TARGET, largest=LARGEST,
                                      solvers=list(rows[0]['evaluations']), failed=failed, problems=rows))
 
 

@@ -2,15 +2,18 @@
 
     python tests/faults.py            # every fault: which test catches it; exit status 1 if one goes unseen
     python tests/faults.py undo       # only faults whose name holds this word
-    python tests/faults.py --find     # run all quick tests on every fault instead of the named one, to find names
+    python tests/faults.py --find     # all quick tests on every fault instead of the named one, to find names
 
-The tables stand in tests/fault_tables: `name: (test, 'module:function', old, new, ...)`. A fault belongs to a function (or to a method,
-`module:Class.method`, or to the rest of a module, `module:`): `old` is an expression that `ast.unparse` prints exactly once in it, and `new` takes its
-place; where `old` is None, `new` is the whole body. So a fault does not depend on how lines are broken, and it says so where its function is gone.
+The tables stand in tests/fault_tables: `name: (test, 'module:function', old, new, ...)`. A fault belongs to a
+function (or to a method, `module:Class.method`, or to the rest of a module, `module:`): `old` is an
+expression that `ast.unparse` prints exactly once in it, and `new` takes its place; where `old` is None, `new`
+is the whole body. So a fault does not depend on how lines are broken, and it says so where its function is
+gone.
 
-The tree is copied; in the copy, one fault at a time is put into the modules, and the test that is named beside it must fail. Before that, all the
-named tests must pass in the unchanged copy. None of them is one of the tests that compare modules, notebooks and README with each other, which
-would notice any change at all; the notebooks are not in the copy either.
+The tree is copied; in the copy, one fault at a time is put into the modules, and the test that is named
+beside it must fail. Before that, all the named tests must pass in the unchanged copy. None of them is one of
+the tests that compare modules, notebooks and README with each other, which would notice any change at all;
+the notebooks are not in the copy either.
 """
 import ast
 import contextlib
@@ -27,9 +30,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-IN_STEP = ('test_in_step', 'test_notebooks', 'test_house')  # these notice any change, so they prove nothing here
-PATIENCE = 300  # seconds for the tests of one copy, which take a few; how long one test may take stands in pytest.ini
-QUICK = ['test_rule.py', 'test_arrays.py', 'test_conformance.py', 'test_properties.py', 'test_optim.py', 'test_hostile.py', 'test_solver.py']
+# these notice any change, so they prove nothing here
+IN_STEP = ('test_in_step', 'test_notebooks', 'test_house')
+# seconds for the tests of one copy, which take a few; how long one test may take stands in pytest.ini
+PATIENCE = 300
+QUICK = ['test_rule.py', 'test_arrays.py', 'test_conformance.py', 'test_properties.py', 'test_optim.py',
+         'test_hostile.py', 'test_solver.py']
 
 
 def tables():
@@ -70,7 +76,8 @@ def find(tree, function):
 
 
 def spoilt(source, function, old, new):
-    "The source of a module with a fault in one of its functions; LookupError, saying why, where it does not fit"
+    """The source of a module with a fault in one of its functions;
+    LookupError, saying why, where it does not fit"""
     tree = ast.parse(source)
     node = find(tree, function)
     if node is None:
@@ -113,12 +120,16 @@ def spoil(folder, name):
 
 
 def tested(folder, tests, *options):
-    "Run tests in a copy: whether they passed, the names of those that failed, and the end of what pytest said if it did not end as it should"
+    """Run tests in a copy: whether they passed, the names of those that failed,
+    and the end of what pytest said if it did not end as it should"""
     env = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE='1', RPROP_LIT_BACKEND='numpy')
     env.pop('PYTEST_ADDOPTS', None)
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', '-n', '0', '--assert=plain', *options, *tests]
-    with tempfile.TemporaryFile('w+', encoding='utf-8') as log:  # a file: who reads a pipe waits for every process that a test left behind
-        run = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--tb=no', '-rf', '-n', '0',
+               '--assert=plain', *options, *tests]
+    # a file: who reads a pipe waits for every process that a test left behind
+    with tempfile.TemporaryFile('w+', encoding='utf-8') as log:
+        run = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                               start_new_session=True)
         try:
             code = run.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -137,15 +148,18 @@ def tested(folder, tests, *options):
 
 
 def seen(name, search):
-    "Put in one fault, and say which test catches it: a test must fail, it is not enough that pytest cannot start or does not end"
+    """Put in one fault, and say which test catches it: a test must fail,
+    it is not enough that pytest cannot start or does not end"""
     test, start = FAULTS[name][0], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         folder = furnish(Path(folder))
         spoil(folder, name)
-        tests = [f'tests/{t}' for t in QUICK if (folder / 'tests' / t).exists()] if search else [f'tests/{test}']
+        tests = ([f'tests/{t}' for t in QUICK if (folder / 'tests' / t).exists()] if search
+                 else [f'tests/{test}'])
         _, failed, trouble = tested(folder, tests, *([] if search else ['-x']))
     names = dict.fromkeys(f.split('[')[0].removeprefix('tests/') for f in failed)
-    print(f'{"caught" if names else "UNSEEN"}: {time.monotonic() - start:3.0f} s  {name:50} {", ".join(names)} {trouble}'.rstrip(), flush=True)
+    print(f'{"caught" if names else "UNSEEN"}: {time.monotonic() - start:3.0f} s  {name:50} '
+          f'{", ".join(names)} {trouble}'.rstrip(), flush=True)
     return bool(names)
 
 
@@ -160,7 +174,8 @@ def main(words):
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         passed, *what = tested(furnish(Path(folder)), [f'tests/{test}' for test in named])
-    print(f'{"green" if passed else "RED"}: the unchanged copy, {len(named)} tests', *([] if passed else what), flush=True)
+    print(f'{"green" if passed else "RED"}: the unchanged copy, {len(named)} tests',
+          *([] if passed else what), flush=True)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         unseen = sum(not caught for caught in pool.map(lambda name: seen(name, search), chosen))
     print(f'{len(chosen)} faults, {unseen} unseen, {time.monotonic() - start:.0f} s')

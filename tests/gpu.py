@@ -1,8 +1,9 @@
 """Everything that needs a GPU, in one command: `python tests/gpu.py --out FILE`.
 
-It names the card, runs every test of CuPy on it, the captures among them, and times a step: ours, eager and captured, and its rivals.
-One JSON holds the results with hardware, versions and date. Plan eight minutes for a large card. `--quick` tries all of it on tiny
-sizes, also on the emulated device (tests/cuda_emulation), where times mean nothing.
+It names the card, runs every test of CuPy on it, the captures among them, and times a step: ours, eager and
+captured, and its rivals. One JSON holds the results with hardware, versions and date. Plan eight minutes for
+a large card. `--quick` tries all of it on tiny sizes, also on the emulated device (tests/cuda_emulation),
+where times mean nothing.
 """
 import argparse
 import importlib.metadata
@@ -25,7 +26,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 from rprop_lit import Parameter, Rprop  # noqa: E402
 
-BYTES = {'float16': 16, 'bfloat16': 16, 'float32': 22, 'float64': 42}  # a step reads g and reads and writes w, step and sign
+# a step reads g and reads and writes w, step and sign
+BYTES = {'float16': 16, 'bfloat16': 16, 'float32': 22, 'float64': 42}
 LEFT = [480.0]  # seconds for the whole run
 
 
@@ -38,20 +40,28 @@ def card():
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             pass
-    return {'name': found['name'].decode(), 'compute capability': f"{found['major']}.{found['minor']}", 'processors': found['multiProcessorCount'],
-            'memory': found['totalGlobalMem'], 'driver': cupy.cuda.runtime.driverGetVersion(), 'runtime': cupy.cuda.runtime.runtimeGetVersion(),
-            'nvrtc': list(cupy.cuda.nvrtc.getVersion()), 'python': platform.python_version(), 'host': platform.machine(), 'cores': os.cpu_count(),
+    return {'name': found['name'].decode(), 'compute capability': f"{found['major']}.{found['minor']}",
+            'processors': found['multiProcessorCount'],
+            'memory': found['totalGlobalMem'], 'driver': cupy.cuda.runtime.driverGetVersion(),
+            'runtime': cupy.cuda.runtime.runtimeGetVersion(),
+            'nvrtc': list(cupy.cuda.nvrtc.getVersion()), 'python': platform.python_version(),
+            'host': platform.machine(), 'cores': os.cpu_count(),
             'versions': versions, 'date': datetime.now(UTC).isoformat(timespec='seconds')}
 
 
 def tests(only):
     "Run the tests on this card"
-    command = [sys.executable, '-m', 'pytest', '-q', '-n', '0', '-rfEs', '-p', 'no:cacheprovider', str(HERE / 'test_cuda.py'), str(HERE / 'test_cupy.py'), *(['-k', only] if only else [])]
+    command = [sys.executable, '-m', 'pytest', '-q', '-n', '0', '-rfEs', '-p', 'no:cacheprovider',
+               str(HERE / 'test_cuda.py'), str(HERE / 'test_cupy.py'), *(['-k', only] if only else [])]
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=HERE.parent, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=HERE.parent,
+                          env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, capture_output=True,
+                          text=True)
     lines = done.stdout.strip().splitlines()
-    return {'passed': done.returncode == 0, 'summary': lines[-1] if lines else done.stderr[-500:], 'seconds': round(time.perf_counter() - start, 1),
-            'failed': [line for line in lines if re.match('FAILED|ERROR', line)], 'skipped': [line for line in lines if line.startswith('SKIPPED')]}
+    return {'passed': done.returncode == 0, 'summary': lines[-1] if lines else done.stderr[-500:],
+            'seconds': round(time.perf_counter() - start, 1),
+            'failed': [line for line in lines if re.match('FAILED|ERROR', line)],
+            'skipped': [line for line in lines if line.startswith('SKIPPED')]}
 
 
 def seconds(work, stream=None, least=3, most=30):
@@ -108,14 +118,16 @@ def naive(sizes, dtype):
     def step():
         for p, (before, size) in zip(there, state):
             agree = p.grad * before
-            size[...] = cupy.clip(size * cupy.where(agree > 0, 1.2, cupy.where(agree < 0, 0.5, 1.0)).astype(dtype), 1e-6, 50)
+            size[...] = cupy.clip(
+                size * cupy.where(agree > 0, 1.2, cupy.where(agree < 0, 0.5, 1.0)).astype(dtype), 1e-6, 50)
             before[...] = cupy.where(agree < 0, 0, p.grad)
             p.data -= cupy.sign(before) * size
     return {'CuPy, naive': seconds(step)}
 
 
 def torchs(sizes, dtype, compiled):
-    "The rivals in torch: foreach, capturable and captured, fused where there is one, compiled; and ours on the same tensors"
+    """The rivals in torch: foreach, capturable and captured, fused where there is one, compiled;
+    and ours on the same tensors"""
     import torch
     kind = getattr(torch, dtype)
     found, side = {}, torch.cuda.Stream()
@@ -146,7 +158,8 @@ def torchs(sizes, dtype, compiled):
             return graph.replay
         timed('ours on tensors, eager', lambda: Rprop(fresh()).step)
         timed('torch, foreach', lambda: torch.optim.Rprop(fresh(), foreach=True).step)
-        timed('torch, foreach, captured', lambda: graph_of(torch.optim.Rprop(fresh(), foreach=True, capturable=True)))
+        timed('torch, foreach, captured',
+              lambda: graph_of(torch.optim.Rprop(fresh(), foreach=True, capturable=True)))
         timed('torch, fused', lambda: torch.optim.Rprop(fresh(), fused=True).step)
         if compiled:
             timed('torch, compiled', lambda: torch.compile(torch.optim.Rprop(fresh(), foreach=True).step))
@@ -169,7 +182,8 @@ def rows(name, sizes, dtype, copied, with_torch, compiled):
         if isinstance(value, str):
             yield {**row, 'failed': value}
         else:
-            yield {**row, 'seconds': value[0], 'host seconds': value[1], 'share of the copy bandwidth': BYTES[dtype] * total / value[0] / copied}
+            yield {**row, 'seconds': value[0], 'host seconds': value[1],
+                   'share of the copy bandwidth': BYTES[dtype] * total / value[0] / copied}
 
 
 def problems(quick):
@@ -193,9 +207,11 @@ def has_torch():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', required=True, help='the JSON file to write')
-    parser.add_argument('--quick', action='store_true', help='tiny sizes and a few tests, to see that everything runs')
+    parser.add_argument('--quick', action='store_true',
+                        help='tiny sizes and a few tests, to see that everything runs')
     given = parser.parse_args()
-    began, result = time.perf_counter(), {'command': f'python tests/gpu.py --out {Path(given.out).name}{" --quick" if given.quick else ""}', 'card': card()}
+    command = f'python tests/gpu.py --out {Path(given.out).name}{" --quick" if given.quick else ""}'
+    began, result = time.perf_counter(), {'command': command, 'card': card()}
     print(f"{result['card']['name']}: tests")
     result['tests'] = tests('thousand or graph or subnormal' if given.quick else '')
     print(result['tests']['summary'])

@@ -1,15 +1,18 @@
-"""The GPU that tests run on: a real one, or the emulated one of tests/cuda_emulation, where torch's CPU tensors pass for CUDA tensors."""
+"""The GPU that tests run on: a real one, or the emulated one of tests/cuda_emulation,
+where torch's CPU tensors pass for CUDA tensors."""
 import sys
 from pathlib import Path
 
 import pytest
 
-cupy = pytest.importorskip('cupy', reason='CuPy is not installed: nothing was run on a GPU (.ci/steps/cupy does it on an emulated one)')
+cupy = pytest.importorskip('cupy', reason='CuPy is not installed: nothing was run on a GPU (.ci/steps/cupy '
+                                          'does it on an emulated one)')
 try:
     DEVICES = cupy.cuda.runtime.getDeviceCount()
     NAME = cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
 except cupy.cuda.runtime.CUDARuntimeError as error:
-    pytest.skip(f'CuPy is installed and finds no GPU ({error}): nothing was run on one', allow_module_level=True)
+    pytest.skip(f'CuPy is installed and finds no GPU ({error}): nothing was run on one',
+                allow_module_level=True)
 EMULATED = NAME == 'emulated device'
 
 

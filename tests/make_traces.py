@@ -3,8 +3,9 @@
     python tests/make_traces.py            # write the file
     python tests/make_traces.py --check    # exit with 1 if the file is not what this script makes
 
-The fields are explained in the file itself, under "about". Nothing here draws on NumPy's random numbers: the streams come
-from `random.random()`, whose sequence Python guarantees, and are made of exact operations, so every machine writes the same bytes.
+The fields are explained in the file itself, under "about". Nothing here draws on NumPy's random numbers: the
+streams come from `random.random()`, whose sequence Python guarantees, and are made of exact operations, so
+every machine writes the same bytes.
 """
 import json
 import math
@@ -21,12 +22,15 @@ sys.path.insert(0, str(ROOT))
 from rprop_lit.rule import update_one  # noqa: E402
 
 ABOUT = {
-    'what': 'Rprop step by step: streams of gradients and errors for one coordinate, and the exact steps and moves of each variant.',
-    'numbers': 'Hexadecimal floats, as Python float.fromhex and C strtod read them; nan and inf as such; no trailing zeros.',
+    'what': 'Rprop step by step: streams of gradients and errors for one coordinate, and the exact steps and '
+            'moves of each variant.',
+    'numbers': 'Hexadecimal floats, as Python float.fromhex and C strtod read them; nan and inf as such; no '
+               'trailing zeros.',
     'traces': {
         'name': 'what to call the stream; it occurs once for each dtype',
         'shows': 'what the stream is there for, in one sentence',
-        'origin': 'papers: the papers say what happens; convention: they are silent, and this is what rprop_lit does',
+        'origin': 'papers: the papers say what happens; convention: they are silent, and this is what '
+                  'rprop_lit does',
         'dtype': 'type of the weight and of the gradients',
         'step_dtype': 'type of the step sizes and of the moves; etas, bounds and lr are rounded to it once',
         'lr': 'first step size (the papers: Delta_0)',
@@ -34,17 +38,21 @@ ABOUT = {
         'step_sizes': '[smallest, largest step size]',
         'start': 'weight before the first step',
         'gradients': 'gradient at each step',
-        'errors': 'error (loss) at each step, at the weight before the step, in float64; only irprop+ looks at it',
+        'errors': 'error (loss) at each step, at the weight before the step, in float64; only irprop+ looks '
+                  'at it',
         'variants': {
             'signs': 'remembered sign after each step: -1, 0 or 1',
             'steps': 'step size after each step',
-            'moves': 'what is added to the weight at each step; not moving is -0x0p+0, that is -0.0, and 0.0 is as good',
+            'moves': 'what is added to the weight at each step; not moving is -0x0p+0, that is -0.0, and 0.0 '
+                     'is as good',
             'weights': 'weight after each step: (weight + move) rounded once to dtype',
         },
     },
 }
-VARIANTS = {'rprop+': (True, 'always'), 'rprop-': (False, 'never'), 'irprop-': (True, 'never'), 'irprop+': (True, 'if worse')}
-TYPES = {'float32': (np.float32, np.float32), 'float64': (np.float64, np.float64), 'float16': (np.float16, np.float32)}
+VARIANTS = {'rprop+': (True, 'always'), 'rprop-': (False, 'never'), 'irprop-': (True, 'never'),
+            'irprop+': (True, 'if worse')}
+TYPES = {'float32': (np.float32, np.float32), 'float64': (np.float64, np.float64),
+         'float16': (np.float16, np.float32)}
 TINY = {'float16': 1e-6, 'float32': 1e-30, 'float64': 1e-200}  # squares to 0 in its type
 HUGE = {'float16': 6e4, 'float32': 1e30, 'float64': 1e200}     # squares to inf
 NAN, INF = math.nan, math.inf
@@ -57,7 +65,8 @@ def falling(n):
 
 
 def wander(n, seed, calm=0.6, silent=0.08):
-    "A long stream: the sign stays with probability `calm`, the size is any; errors rise as often as they fall"
+    """A long stream: the sign stays with probability `calm`, the size is any;
+    errors rise as often as they fall"""
     random = Random(seed).random
     sign, error, gradients, errors = 1, 100.0, [], []
     for _ in range(n):
@@ -74,23 +83,33 @@ def streams(dtype):
     tiny, huge = TINY[dtype], HUGE[dtype]
     long = {'gradients': [1, 1, -1, -1, 1, 1, 1, 1], 'errors': falling(8)}
     yield 'golden', 'a bit of everything: the trace to try first', GOLDEN
-    yield 'agree', 'as long as the sign stays the step grows, but not at the first step', {'gradients': [1] * 6}
-    yield 'flip', 'a flip halves the step; what the weight does then is what the variants differ in', {'gradients': [1, 1, 1, -1]}
-    yield 'after a flip', 'a variant that forgets does not adapt the step after a flip', {'gradients': [1, 1, -1, -1, -1]}
+    yield 'agree', 'as long as the sign stays the step grows, but not at the first step', {
+        'gradients': [1] * 6}
+    yield 'flip', 'a flip halves the step; what the weight does then is what the variants differ in', {
+        'gradients': [1, 1, 1, -1]}
+    yield 'after a flip', 'a variant that forgets does not adapt the step after a flip', {
+        'gradients': [1, 1, -1, -1, -1]}
     yield 'flip, error rose', 'the error rose: both + variants take the last move back', {
         'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 2.5, 2, 1]}
-    yield 'flip, error fell', 'the error fell although the sign flipped: rprop+ takes the move back, irprop+ does not', {
-        'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 1.5, 1, 0.5]}
-    yield 'flip, error same', 'an error that stays has not risen', {'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 2, 1, 0.5]}
+    yield ('flip, error fell',
+           'the error fell although the sign flipped: rprop+ takes the move back, irprop+ does not',
+           {'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 1.5, 1, 0.5]})
+    yield 'flip, error same', 'an error that stays has not risen', {
+        'gradients': [-1, -1, 1, 1, 1], 'errors': [3, 2, 2, 1, 0.5]}
     yield 'two flips', 'gradients that alternate: nothing is taken back twice', {
         'gradients': [1, 1, -1, 1, -1, 1, 1, -1, 1], 'errors': [5, 4, 4.5, 5, 5.5, 5, 4, 5, 6]}
-    yield 'error rose, no flip', 'a rising error alone changes nothing', {'gradients': [1, 1, 1, -1, -1], 'errors': [1, 2, 3, 2, 4]}
-    yield 'zero before a flip', 'a zero gradient moves nothing, and the sign before it is forgotten: no flip is seen', {
-        'gradients': [1, 1, 0, -1, -1, -1]}
-    yield 'zero after a flip', 'a zero gradient right after a flip', {'gradients': [1, 1, -1, 0, -1, -1], 'errors': [5, 4, 4.5, 4, 3, 2]}
-    yield 'zeros first', 'zero and minus zero are neither positive nor negative', {'gradients': [0.0, -0.0, 1, 1, -0.0, 1, -1]}
+    yield 'error rose, no flip', 'a rising error alone changes nothing', {
+        'gradients': [1, 1, 1, -1, -1], 'errors': [1, 2, 3, 2, 4]}
+    yield ('zero before a flip',
+           'a zero gradient moves nothing, and the sign before it is forgotten: no flip is seen',
+           {'gradients': [1, 1, 0, -1, -1, -1]})
+    yield 'zero after a flip', 'a zero gradient right after a flip', {
+        'gradients': [1, 1, -1, 0, -1, -1], 'errors': [5, 4, 4.5, 4, 3, 2]}
+    yield 'zeros first', 'zero and minus zero are neither positive nor negative', {
+        'gradients': [0.0, -0.0, 1, 1, -0.0, 1, -1]}
     yield 'sizes', 'the golden signs with other magnitudes: the same moves', {
-        'gradients': [g * m for g, m in zip(GOLDEN['gradients'], [3, 2**-9, 500, 2**-12, 7, 1e3, 1, 2**-7, 2], strict=True)],
+        'gradients': [g * m for g, m in zip(GOLDEN['gradients'], [3, 2**-9, 500, 2**-12, 7, 1e3, 1, 2**-7, 2],
+                                            strict=True)],
         'errors': GOLDEN['errors']}
     yield 'floor', 'flip upon flip: the step stops at the smallest allowed, and comes back', {
         'gradients': [1, -1, 1, -1, 1, -1, 1, -1, -1, -1, -1], 'errors': falling(11), 'lr': 4e-6}
@@ -104,17 +123,22 @@ def streams(dtype):
         wander(40, 2), etas=(0.3, 1.7), step_sizes=(1e-3, 0.5), lr=0.05)
     if dtype != 'float16':
         yield 'long', 'two hundred steps of everything', wander(200, 1)
-    yield 'start below the floor', 'convention: a first step below the bounds is raised to them', dict(long, lr=1e-9, origin='convention')
-    yield 'start above the cap', 'convention: a first step above the bounds is lowered to them', dict(long, lr=100.0, origin='convention')
+    yield 'start below the floor', 'convention: a first step below the bounds is raised to them', dict(
+        long, lr=1e-9, origin='convention')
+    yield 'start above the cap', 'convention: a first step above the bounds is lowered to them', dict(
+        long, lr=100.0, origin='convention')
     yield 'nan', 'convention: a gradient that is not a number counts as 0', {
         'gradients': [1, 1, NAN, 1, 1, -1, NAN, -1, -1], 'errors': falling(9), 'origin': 'convention'}
     yield 'inf', 'convention: an infinite gradient has a sign', {
         'gradients': [1, INF, INF, -INF, -1, -1, INF], 'errors': falling(7), 'origin': 'convention'}
-    yield 'error not finite', 'convention: irprop+ takes the last move back, halves the step and forgets the sign; others do not look', {
+    yield 'error not finite', ('convention: irprop+ takes the last move back, halves the step '
+                               'and forgets the sign; others do not look'), {
         'gradients': [1, 1, 1, 1, -1, -1, -1], 'errors': [5, 4, NAN, 3, INF, 2, 1], 'origin': 'convention'}
-    yield 'pitfalls', ('convention: a first step below the floor, a gradient of 1e-50, one of NaN, infinite ones, a tie of errors, '
-                       'two errors in a row that are not finite, an error that rose'), {
-        'gradients': [1, 1e-50, 1, NAN, INF, -1, -1, -1, -1, -INF, 1, 1], 'errors': [5, 4, 3, 2, 1, 1, .5, NAN, INF, .6, .7, .6],
+    yield 'pitfalls', ('convention: a first step below the floor, a gradient of 1e-50, one of NaN, '
+                       'infinite ones, a tie of errors, two errors in a row that are not finite, '
+                       'an error that rose'), {
+        'gradients': [1, 1e-50, 1, NAN, INF, -1, -1, -1, -1, -INF, 1, 1],
+        'errors': [5, 4, 3, 2, 1, 1, .5, NAN, INF, .6, .7, .6],
         'lr': .01, 'step_sizes': (.1, 50.0), 'origin': 'convention'}
 
 
@@ -149,22 +173,28 @@ def traces():
     "All traces as the file holds them"
     for dtype, types in TYPES.items():
         for name, shows, given in streams(dtype):
-            case = dict({'lr': 0.1, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), 'start': 0.0, 'origin': 'papers'}, **given)
+            case = dict({'lr': 0.1, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), 'start': 0.0,
+                         'origin': 'papers'}, **given)
             case.setdefault('errors', falling(len(case['gradients'])))
             origin = case.pop('origin')
             ways = {v: walked(v, types=types, **case) for v in VARIANTS}
-            yield {'name': name, 'shows': shows, 'origin': origin, 'dtype': dtype, 'step_dtype': np.dtype(types[1]).name,
+            yield {'name': name, 'shows': shows, 'origin': origin, 'dtype': dtype,
+                   'step_dtype': np.dtype(types[1]).name,
                        'lr': text(types[1](case['lr'])), 'start': text(case['start']),
-                       'etas': [text(types[1](x)) for x in case['etas']], 'step_sizes': [text(types[1](x)) for x in case['step_sizes']],
-                       'gradients': [text(types[0](g)) for g in case['gradients']], 'errors': [text(e) for e in case['errors']],
-                       'variants': {v: {k: x if k == 'signs' else [text(y) for y in x] for k, x in way.items()} for v, way in ways.items()}}
+                       'etas': [text(types[1](x)) for x in case['etas']],
+                       'step_sizes': [text(types[1](x)) for x in case['step_sizes']],
+                       'gradients': [text(types[0](g)) for g in case['gradients']],
+                       'errors': [text(e) for e in case['errors']],
+                       'variants': {v: {k: x if k == 'signs' else [text(y) for y in x]
+                                        for k, x in way.items()} for v, way in ways.items()}}
 
 
 def dump():
     "The file's text: JSON with one list a line"
     def flat(value, pad):
         if isinstance(value, dict):
-            return '{\n' + ',\n'.join(f'{pad} {json.dumps(k)}: {flat(v, pad + " ")}' for k, v in value.items()) + f'\n{pad}}}'
+            return '{\n' + ',\n'.join(f'{pad} {json.dumps(k)}: {flat(v, pad + " ")}'
+                                      for k, v in value.items()) + f'\n{pad}}}'
         return json.dumps(value)
     rows = ',\n'.join('  ' + flat(t, '  ') for t in traces())
     return f'{{\n "format": 1,\n "about": {flat(ABOUT, " ")},\n "traces": [\n{rows}\n ]\n}}\n'

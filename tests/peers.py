@@ -1,12 +1,13 @@
-"""Run another implementation through the golden traces, in that implementation's own Python, and print what it did.
+"""Run another implementation through the golden traces, in that implementation's own Python, and print what
+it did.
 
     python tests/peers.py NAME rprop_lit/data/traces.json
 
-This file needs NumPy and the named package, nothing of this one, and keeps to what Python 2.7 understands, since one of the
-packages asks for it. `tests/make_others.py` makes the environments and calls it.
+This file needs NumPy and the named package, nothing of this one, and keeps to what Python 2.7 understands,
+since one of the packages asks for it. `tests/make_others.py` makes the environments and calls it.
 
-A peer is a function (dtype, lr, etas, step_sizes, start) -> step, or None if it cannot be set so; step(g, loss) returns the
-weight. `lr` and the other settings are Python floats, `g` is an array of one element.
+A peer is a function (dtype, lr, etas, step_sizes, start) -> step, or None if it cannot be set so; step(g,
+loss) returns the weight. `lr` and the other settings are Python floats, `g` is an array of one element.
 """
 from __future__ import print_function  # noqa: UP010
 
@@ -46,7 +47,8 @@ def torchzero_with(backtrack):
         import torch
         import torchzero as tz
         w = torch.tensor([start], dtype=getattr(torch, dtype), requires_grad=True)
-        rule = tz.m.Rprop(nplus=etas[1], nminus=etas[0], lb=step_sizes[0], ub=step_sizes[1], backtrack=backtrack, alpha=lr)
+        rule = tz.m.Rprop(nplus=etas[1], nminus=etas[0], lb=step_sizes[0], ub=step_sizes[1],
+                          backtrack=backtrack, alpha=lr)
         opt = tz.Optimizer([w], rule)
 
         def step(g, loss):
@@ -63,7 +65,8 @@ def optax(dtype, lr, etas, step_sizes, start):
     jax.config.update('jax_enable_x64', True)
     import jax.numpy as jnp
     import optax
-    opt = optax.rprop(lr, eta_minus=etas[0], eta_plus=etas[1], min_step_size=step_sizes[0], max_step_size=step_sizes[1])
+    opt = optax.rprop(lr, eta_minus=etas[0], eta_plus=etas[1], min_step_size=step_sizes[0],
+                      max_step_size=step_sizes[1])
     w = jnp.full(1, start, dtype)
     now = [w, opt.init(w)]
 
@@ -148,7 +151,8 @@ def climin(dtype, lr, etas, step_sizes, start):
     import climin
     w = np.full(1, start, dtype)
     given = []
-    opt = climin.rprop.Rprop(w, lambda w: given[0], step_shrink=etas[0], step_grow=etas[1], min_step=step_sizes[0],
+    opt = climin.rprop.Rprop(w, lambda w: given[0], step_shrink=etas[0], step_grow=etas[1],
+                             min_step=step_sizes[0],
                              max_step=step_sizes[1], args=itertools.repeat(([], {})))
     opt.changes[:] = lr
     turns = iter(opt)
@@ -161,7 +165,8 @@ def climin(dtype, lr, etas, step_sizes, start):
 
 
 def neupy_with(name):
-    "An algorithm of neupy on a network of one weight, with a loss whose value and gradient are the given ones"
+    """An algorithm of neupy on a network of one weight, with a loss whose value and gradient are the given
+    ones"""
     def peer(dtype, lr, etas, step_sizes, start):
         if dtype != 'float32':
             return None
@@ -176,8 +181,10 @@ def neupy_with(name):
 
         weight = tf.Variable(np.array([[start, 0]], 'float32'))
         network = layers.join(layers.Input(1), layers.Linear(2, weight=weight, bias=None))
-        opt = getattr(algorithms, name)(network, step=lr, minstep=step_sizes[0], maxstep=step_sizes[1], increase_factor=etas[1],
-                                        decrease_factor=etas[0], loss=loss_of, verbose=False, shuffle_data=False)
+        opt = getattr(algorithms, name)(network, step=lr, minstep=step_sizes[0], maxstep=step_sizes[1],
+                                        increase_factor=etas[1],
+                                        decrease_factor=etas[0], loss=loss_of, verbose=False,
+                                        shuffle_data=False)
         from neupy.utils import tensorflow_session
 
         def step(g, loss):
@@ -207,7 +214,8 @@ def downhill(dtype, lr, etas, step_sizes, start):
 
 
 def pybrain(dtype, lr, etas, step_sizes, start):
-    "The descent of PyBrain's RPropMinusTrainer; it climbs, so it is given minus the gradient, as the trainer does"
+    """The descent of PyBrain's RPropMinusTrainer; it climbs, so it is given minus the gradient,
+    as the trainer does"""
     if dtype != 'float64':
         return None
     from pybrain.auxiliary import GradientDescent
@@ -224,10 +232,14 @@ def pybrain(dtype, lr, etas, step_sizes, start):
 
 
 PEERS = {
-    'torch': torch_with(foreach=False), 'torch foreach': torch_with(foreach=True), 'optax': optax, 'paddle': paddle,
-    'torchzero': torchzero_with(True), 'torchzero without backtrack': torchzero_with(False), 'pints': pints, 'pybop': pybop,
-    'neupy RPROP': neupy_with('RPROP'), 'neupy IRPROPPlus': neupy_with('IRPROPPlus'), 'climin': climin, 'downhill': downhill,
-    'neurolab TrainRprop': neurolab_with('TrainRprop'), 'neurolab TrainRpropM': neurolab_with('TrainRpropM'), 'pybrain': pybrain,
+    'torch': torch_with(foreach=False), 'torch foreach': torch_with(foreach=True), 'optax': optax,
+    'paddle': paddle,
+    'torchzero': torchzero_with(True), 'torchzero without backtrack': torchzero_with(False), 'pints': pints,
+    'pybop': pybop,
+    'neupy RPROP': neupy_with('RPROP'), 'neupy IRPROPPlus': neupy_with('IRPROPPlus'), 'climin': climin,
+    'downhill': downhill,
+    'neurolab TrainRprop': neurolab_with('TrainRprop'), 'neurolab TrainRpropM': neurolab_with('TrainRpropM'),
+    'pybrain': pybrain,
 }
 
 
@@ -256,7 +268,8 @@ def follow(peer, trace):
         try:
             weights.append(float(np.asarray(step(given, number(error))).ravel()[0]).hex())
         except Exception as problem:
-            return {"weights": weights, "wrote": wrote, "refused": '{}: {}'.format(type(problem).__name__, str(problem).split('\n')[0])}
+            return {"weights": weights, "wrote": wrote,
+                    "refused": '{}: {}'.format(type(problem).__name__, str(problem).split('\n')[0])}
         wrote = wrote or bool(before == before and given != before)
     return {"weights": weights, "wrote": wrote, "refused": ''}
 
@@ -266,7 +279,8 @@ def main(name, package, dtypes, path):
         traces = [t for t in json.load(file)['traces'] if t['dtype'] in dtypes.split(',')]
     np.seterr(all='ignore')
     runs = [{"name": t['name'], "dtype": t['dtype'], "run": follow(PEERS[name], t)} for t in traces]
-    print(json.dumps({"version": version(package), "python": platform.python_version(), "numpy": np.__version__, "runs": runs}))
+    print(json.dumps({"version": version(package), "python": platform.python_version(),
+                      "numpy": np.__version__, "runs": runs}))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,11 @@
-"""Streams of gradients and errors that the tests share: flips, steps after flips, zeros, NaN, infinities, all sizes."""
+"""Streams of gradients and errors that the tests share:
+flips, steps after flips, zeros, NaN, infinities, all sizes."""
 import math
+import os
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +35,8 @@ def errors(length, seed=1):
 
 
 class Bits(bytes):
-    "Bytes that show their length and a check sum: pytest writes both sides of a comparison that failed, and megabytes of them take it minutes"
+    """Bytes that show their length and a check sum: pytest writes both sides of a comparison that failed,
+    and megabytes of them take it minutes"""
     def __repr__(self):
         return f'<{len(self)} bytes, CRC {zlib.crc32(self):08x}>'
 
@@ -38,3 +44,17 @@ class Bits(bytes):
 def bits(a):
     "The bits of an array, for a comparison in which -0.0 is not 0.0"
     return Bits(np.ascontiguousarray(a).tobytes())
+
+
+def alone(module, function, *args):
+    """What a function of a test file prints in a process of its own.
+
+    A process that forks must hold no library with threads: JAX warns, and a lock that another thread holds would stay closed in the child for ever.
+    """
+    code = f'import sys; import {module}; {module}.{function}(*sys.argv[1:])'
+    tests = Path(__file__).resolve().parent
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tests.parent), str(tests)]))
+    done = subprocess.run([sys.executable, '-W', 'ignore:This process:DeprecationWarning', '-c', code, *args],
+                          env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

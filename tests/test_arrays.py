@@ -1,4 +1,5 @@
-"""Every fast path makes the same bits as the readable rule: blocks, the compiled loop, the engine, and Rprop on top of them."""
+"""Every fast path makes the same bits as the readable rule:
+blocks, the compiled loop, the engine, and Rprop on top of them."""
 import copy
 import os
 import pickle
@@ -61,7 +62,8 @@ def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
     start = np.random.default_rng(n).normal(size=n).astype(dtype)
     start[::5] = -0.0
     most = min(n, BLOCK)
-    fast, slow = [(start.copy(), init(start, 0.01)) for _ in cases], [(start.copy(), init(start, 0.01)) for _ in cases]
+    fast, slow = ([(start.copy(), init(start, 0.01)) for _ in cases],
+                  [(start.copy(), init(start, 0.01)) for _ in cases])
     scratch = Scratch(most, dtype, slow[0][1].step.dtype)
     steps = [run_of(path, scratch, knobs, etas, slow[0][1].step) for knobs, etas in cases]
     length = 300 if n < 100_000 else 40
@@ -72,7 +74,8 @@ def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
                 b = a + most
                 steps[i](w[a:b], g[a:b], state.sign[a:b], state.step[a:b])
             theirs, before = slow[i]
-            dw, after = rule.update_all(g, before, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
+            dw, after = rule.update_all(g, before, forget=knobs[0], undo=knobs[1], etas=etas,
+                                        step_sizes=LIMITS)
             theirs += dw
             slow[i] = theirs, after
             if k in (0, 1, 2, 3, 10, 39, length - 1):
@@ -83,15 +86,19 @@ def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
 @pytest.mark.parametrize('etas', [(0.5, 1.2), (0.5, 2.0), (0.5, 4.0), (0.9, 1e6)], ids=str)
 @pytest.mark.parametrize('knobs', KNOBS, ids=str)
 def test_blocks_and_loop_at_the_edges_of_the_settings(path, knobs, etas, limits):
-    # steps of exactly 0 tell -0.0 from 0.0; large factors are squared up to; steps overflow to the largest number
+    # steps of exactly 0 tell -0.0 from 0.0; large factors are squared up to; steps overflow to the largest
+    # number
     w = np.where(np.arange(40) % 2, -0.0, 0.0).astype(np.float32)
-    ours, sign, step = w.copy(), np.zeros(40, np.int8), np.where(np.arange(40) % 3, 0.01, 0).astype(np.float32)
-    state, run = rule.State(sign.copy(), step.copy()), run_of(path, Scratch(40, np.float32, np.float32), knobs, etas, step, limits)
+    ours, sign, step = (w.copy(), np.zeros(40, np.int8),
+                        np.where(np.arange(40) % 3, 0.01, 0).astype(np.float32))
+    state, run = rule.State(sign.copy(), step.copy()), run_of(path, Scratch(40, np.float32, np.float32),
+                                                              knobs, etas, step, limits)
     top = float(np.finfo(np.float32).max)
     with np.errstate(over='ignore', invalid='ignore'):
         for g in gradients((40,), 200, np.float32):
             run(ours, g, sign, step)
-            dw, state = rule.update_all(g, state, forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=(limits[0], min(limits[1], top)))
+            dw, state = rule.update_all(g, state, forget=knobs[0], undo=knobs[1], etas=etas,
+                                        step_sizes=(limits[0], min(limits[1], top)))
             w = w + dw
             assert [bits(x) for x in (ours, sign, step)] == [bits(x) for x in (w, state.sign, state.step)]
 
@@ -102,8 +109,10 @@ def awkward(dtype):
     def fresh(*shape):
         return np.where(random.random(shape) < .3, -0.0, random.normal(size=shape)).astype(dtype)
     odd = np.zeros(9 * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype)
-    return [fresh(), fresh(0), fresh(1), fresh(7), fresh(4, 5), fresh(5, 4).T, fresh(9)[::-1], fresh(30)[::3], odd, fresh(2, 0, 3),
-            fresh(BLOCK + 5), fresh(3, BLOCK)[:, ::2], np.asfortranarray(fresh(40, 30)), fresh(6, 1, 4).transpose(2, 0, 1)]
+    return [fresh(), fresh(0), fresh(1), fresh(7), fresh(4, 5), fresh(5, 4).T, fresh(9)[::-1], fresh(30)[::3],
+            odd, fresh(2, 0, 3),
+            fresh(BLOCK + 5), fresh(3, BLOCK)[:, ::2], np.asfortranarray(fresh(40, 30)),
+            fresh(6, 1, 4).transpose(2, 0, 1)]
 
 
 def strided(g):
@@ -149,12 +158,14 @@ def stream(shape, length, dtype, seed):
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize('variant, etas', list(zip(VARIANTS, [*ETAS, (0.5, 1.2)])), ids=str)
 def test_rprop_on_awkward_arrays(path, dtype, variant, etas):
-    params, reference = [Parameter(a) for a in awkward(dtype)], ByRule(awkward(dtype), variant=variant, etas=etas)
+    params, reference = ([Parameter(a) for a in awkward(dtype)],
+                         ByRule(awkward(dtype), variant=variant, etas=etas))
     addresses = [p.data for p in params]
     optimizer = Rprop(params, variant=variant, etas=etas)
     streams = [stream(p.shape, 25, dtype, seed) for seed, p in enumerate(params)]
     for k, (loss, *gs) in enumerate(zip(errors(25), *streams)):
-        gs = [g if (k + i) % 11 or k < 12 else None for i, g in enumerate(gs)]  # some are missing now and then
+        # some are missing now and then
+        gs = [g if (k + i) % 11 or k < 12 else None for i, g in enumerate(gs)]
         for i, (p, g) in enumerate(zip(params, gs)):
             p.grad = g if g is None or (i + k) % 3 else strided(g)
         kept = [None if g is None else g.copy() for g in gs]
@@ -212,7 +223,8 @@ def test_half_precision_keeps_growing_on_tiny_gradients(path):
     for _ in range(10):
         p.grad = np.full(3, 1e-6, np.float16)
         optimizer.step()
-    assert np.allclose(optimizer.state[p]['step_size'], 1e-3 * 1.2**9) and optimizer.state[p]['step_size'].dtype == np.float32
+    assert (np.allclose(optimizer.state[p]['step_size'], 1e-3 * 1.2**9)
+            and optimizer.state[p]['step_size'].dtype == np.float32)
 
 
 def test_maximize_and_rows_laid_together(path):
@@ -311,7 +323,8 @@ def test_weights_that_became_read_only_are_refused_before_anything_is_written(pa
     assert bits(params[0].data) == bits(kept)
 
 
-@pytest.mark.parametrize('copied', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
+                         ids=['deepcopy', 'pickle'])
 def test_a_copy_goes_its_own_way(path, copied):
     optimizer, params = running([np.zeros(3), np.zeros((2, 2))])
     twin = copied(optimizer)
@@ -350,7 +363,8 @@ def test_memory_is_written_in_place_and_read_by_the_engine(path):
 def test_settings_may_change_and_may_be_arrays(path):
     optimizer, params = running([np.zeros(3), np.zeros(3)])
     group, reference = optimizer.param_groups[0], ByRule([p.data.copy() for p in params], variant='irprop-')
-    reference.states = [rule.State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy()) for p in params]
+    reference.states = [rule.State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy())
+                        for p in params]
     for etas in ((0.4, 1.5), (np.array([.5, .6, .7]), 1.1), (0.5, 1.2)):
         group['etas'] = reference.options['etas'] = etas
         for k in range(3):
@@ -360,6 +374,22 @@ def test_settings_may_change_and_may_be_arrays(path):
             optimizer.step()
             reference.step(gs)
             same(optimizer, params, reference)
+
+
+def test_each_array_gets_its_own_part_of_settings_that_are_arrays(path):
+    optimizer, params = running([np.zeros((2, 1)), np.zeros((2, 3))])
+    etas = optimizer.param_groups[0]['etas'] = np.array([[.4], [.7]]), 1.5
+    reference = ByRule([p.data.copy() for p in params], variant='irprop-', etas=etas)
+    reference.states = [rule.State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy())
+                        for p in params]
+    for k in range(6):
+        gs = [np.full(p.shape, (-1.0) ** k) for p in params]
+        gs[k % 3:k % 3 + 1] = [None] * len(gs[k % 3:k % 3 + 1])  # the first is missing, the second, none
+        for p, g in zip(params, gs):
+            p.grad = g
+        optimizer.step()
+        reference.step(gs)
+        same(optimizer, params, reference)
 
 
 def test_arrays_of_other_libraries_are_stepped_one_by_one():
@@ -442,22 +472,27 @@ def test_backend_says_what_it_takes(monkeypatch):
 
 @pytest.mark.parametrize('value, expected', [('numpy', 'numpy'), ('', 'auto'), (None, 'auto')])
 def test_backend_from_the_environment(value, expected):
-    env = {k: v for k, v in os.environ.items() if k != 'RPROP_LIT_BACKEND'} | ({} if value is None else {'RPROP_LIT_BACKEND': value})
+    env = ({k: v for k, v in os.environ.items() if k != 'RPROP_LIT_BACKEND'}
+           | ({} if value is None else {'RPROP_LIT_BACKEND': value}))
     code = 'from rprop_lit import config; print(config.backend)'
-    assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == expected
+    assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True,
+                          check=True).stdout.strip() == expected
 
 
 def test_a_wrong_environment_is_an_error():
-    done = subprocess.run([sys.executable, '-c', 'import rprop_lit; print(1); rprop_lit.config.backend'], env={**os.environ, 'RPROP_LIT_BACKEND': 'fast'}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', 'import rprop_lit; print(1); rprop_lit.config.backend'],
+                          env={**os.environ, 'RPROP_LIT_BACKEND': 'fast'}, capture_output=True, text=True)
     assert done.returncode and done.stdout == '1\n' and "backend 'fast' is unknown" in done.stderr
 
 
 def test_small_problems_never_import_numba():
     code = '''import sys, numpy as np
 from rprop_lit.optim import Parameter, Rprop
-p = Parameter(np.zeros(100)); p.grad = np.ones(100); o = Rprop([p]); o.step(); o.step(); print('numba' in sys.modules)'''
+p = Parameter(np.zeros(100)); p.grad = np.ones(100)
+o = Rprop([p]); o.step(); o.step(); print('numba' in sys.modules)'''
     env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto'}
-    assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip() == 'False'
+    assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True,
+                          check=True).stdout.strip() == 'False'
 
 
 def test_a_broken_numba_is_announced_and_numpy_takes_over(tmp_path):
@@ -465,7 +500,8 @@ def test_a_broken_numba_is_announced_and_numpy_takes_over(tmp_path):
     code = '''import numpy as np
 from rprop_lit.optim import Parameter, Rprop
 p = Parameter(np.zeros(20_000)); p.grad = np.ones(20_000); o = Rprop([p]); o.step(); print(p.data[0])'''
-    env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto', 'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
+    env = {**os.environ, 'RPROP_LIT_BACKEND': 'auto',
+           'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '-0.01' and 'made for another NumPy' in done.stderr
 
@@ -492,7 +528,8 @@ def test_tensors_on_the_cpu_take_the_engine(path, torch):
         reference.step(gs, loss)
     assert isinstance(backend_of(optimizer), expected(path))
     for p, w, state in zip(ps, reference.arrays, reference.states):
-        assert bits(p.detach().numpy()) == bits(w) and bits(optimizer.state[p]['step_size'].numpy()) == bits(state.step)
+        assert (bits(p.detach().numpy()) == bits(w)
+                and bits(optimizer.state[p]['step_size'].numpy()) == bits(state.step))
         assert isinstance(optimizer.state[p]['sign'], torch.Tensor)
 
 
@@ -533,7 +570,8 @@ def test_half_precision_tensors(torch, kind):
         g = torch.from_numpy(np.sign(g) * np.float32(1e-6)).to(dtype)
         p.grad = g.clone()
         optimizer.step()
-        dw, state = rule.update_all(g.float().numpy(), rule.State(sign, step), forget=True, undo=False, etas=(0.5, 1.2), step_sizes=LIMITS)
+        dw, state = rule.update_all(g.float().numpy(), rule.State(sign, step), forget=True, undo=False,
+                                    etas=(0.5, 1.2), step_sizes=LIMITS)
         sign, step = state.sign, state.step
         w = (w.float() + torch.from_numpy(dw)).to(dtype)
         assert torch.equal(p.detach(), w) and bits(optimizer.state[p]['step_size'].numpy()) == bits(step)
@@ -543,7 +581,8 @@ def test_half_precision_tensors(torch, kind):
 @pytest.mark.parametrize('knobs', [(False, False), (True, False), (True, True)])
 def test_a_block_that_is_interrupted_holds_old_or_new_numbers(knobs):
     g = np.array([1, -1, 0, 1, -1, np.nan, 1, -1], np.float32)
-    old = np.arange(8, dtype=np.float32), np.array([1, 1, 1, -1, -1, -1, 0, 0], np.int8), np.full(8, 40, np.float32)
+    old = (np.arange(8, dtype=np.float32), np.array([1, 1, 1, -1, -1, -1, 0, 0], np.int8),
+           np.full(8, 40, np.float32))
     limits = limits_of(Settings(step_sizes=(1e-6, 45.0)), np.float32, [])
     new = [x.copy() for x in old]
     step_block(new[0], g, new[1], new[2], limits, Scratch(8, np.float32, np.float32), *knobs)

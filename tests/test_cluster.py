@@ -1,4 +1,5 @@
-"""Full batches on a Dask cluster: real processes, some of which are killed. Run by `.ci/steps/cluster`, or with RPROP_LIT_CLUSTER=1."""
+"""Full batches on a Dask cluster: real processes, some of which are killed.
+Run by `.ci/steps/cluster`, or with RPROP_LIT_CLUSTER=1."""
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import pytest
 from streams import bits
 
 if os.environ.get('RPROP_LIT_CLUSTER') != '1':
-    pytest.skip('processes of a Dask cluster are started only with RPROP_LIT_CLUSTER=1', allow_module_level=True)
+    pytest.skip('processes of a Dask cluster are started only with RPROP_LIT_CLUSTER=1',
+                allow_module_level=True)
 
 import dask
 import dask.array
@@ -23,7 +25,8 @@ from rprop_lit.scale import full_batch
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(400)  # processes are started, on machines that may be busy
-dask.config.set({'distributed.deploy.lost-worker-timeout': '300s'})  # a LocalCluster gives a worker up that does not come back for so long
+# a LocalCluster gives a worker up that does not come back for so long
+dask.config.set({'distributed.deploy.lost-worker-timeout': '300s'})
 ROWS, COLUMNS, BATCH = 960, 5, 80
 KINDS = ['arrays', 'paths', 'list of files', 'list of arrays', 'iterable', 'dask arrays', 'delayed']
 
@@ -78,13 +81,15 @@ def data_of(kind, folder):
     return {'arrays': ((X, y), BATCH), 'paths': ((folder / 'X.npy', folder / 'y.npy'), BATCH),
             'list of files': ([(folder / f'X{i}.npy', folder / f'y{i}.npy') for i in starts], None),
             'list of arrays': ([part(i) for i in starts], None), 'iterable': (Iterable(), None),
-            'dask arrays': ((dask.array.from_array(X, chunks=(BATCH, 2)), dask.array.from_array(y, chunks=100)), None),
+            'dask arrays': ((dask.array.from_array(X, chunks=(BATCH, 2)),
+                             dask.array.from_array(y, chunks=100)), None),
             'delayed': ([dask.delayed(part)(i) for i in starts], None)}[kind]
 
 
 def start(workers, threads=1):
     "A cluster on this machine"
-    return LocalCluster(n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=':0', silence_logs='CRITICAL')
+    return LocalCluster(n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=':0',
+                        silence_logs='CRITICAL')
 
 
 @pytest.fixture(scope='module')
@@ -120,7 +125,8 @@ def test_every_kind_of_data_gives_the_bits_of_one_process(kind, client, alone, t
     data, batch_size = data_of(kind, tmp_path)
     f = full_batch(logistic, data, batch_size=batch_size, client=client)
     assert walk(f, 4)[0] == alone[:4] and f.pieces == ROWS // BATCH
-    here = full_batch(logistic, data, batch_size=batch_size, threads=1)  # Dask's objects are computed here, one at a time
+    # Dask's objects are computed here, one at a time
+    here = full_batch(logistic, data, batch_size=batch_size, threads=1)
     assert walk(here, 3)[0] == alone[:3]
 
 
@@ -153,7 +159,9 @@ def test_a_mean_and_a_list_of_weights(client):
 def test_data_is_placed_once_and_lies_with_its_worker(client, monkeypatch):
     f = full_batch(logistic, make(), batch_size=BATCH, client=client)
     sent = []
-    monkeypatch.setattr(f.runner, 'send', lambda piece, address, send=f.runner.send: (sent.append((piece.number, address)), send(piece, address))[1])
+    send = f.runner.send
+    monkeypatch.setattr(f.runner, 'send', lambda piece, address: (
+        sent.append((piece.number, address)), send(piece, address))[1])
     walk(f, 5)
     assert [number for number, _ in sent] == list(range(12)) and f.evaluations >= 5
     assert len({address for _, address in sent}) == 2 and [a for _, a in sent] == sorted(a for _, a in sent)
@@ -164,7 +172,8 @@ def test_data_is_placed_once_and_lies_with_its_worker(client, monkeypatch):
 def test_blas_has_one_thread_on_the_workers(client):
     threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed')
     def look(w, piece):
-        return max(pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'), w
+        return max(pool['num_threads'] for pool in threadpoolctl.threadpool_info()
+                   if pool['user_api'] == 'blas'), w
     assert full_batch(look, [1], client=client)(np.zeros(1))[0] == 1
     assert full_batch(look, [1], client=client, threads=2)(np.zeros(1))[0] == 2
     assert full_batch(look, [1], client=client)(np.zeros(1))[0] == 1
@@ -211,7 +220,8 @@ def test_a_piece_that_kills_every_worker_is_named(kind, tmp_path, monkeypatch):
     for i in range(5):
         np.save(tmp_path / f'{i}.npy', np.zeros(i))
     data = [tmp_path / f'{i}.npy' if kind == 'files' else np.zeros(i) for i in range(5)]
-    with dask.config.set({'distributed.scheduler.allowed-failures': 1}), start(2) as cluster, Client(cluster) as client:
+    with (dask.config.set({'distributed.scheduler.allowed-failures': 1}), start(2) as cluster,
+          Client(cluster) as client):
         f = full_batch(deadly, data, client=client)
         with pytest.raises(RuntimeError, match='pieces 3 to 3'):
             f(np.zeros(1))
@@ -227,7 +237,8 @@ def test_a_piece_that_raises_is_named(client, tmp_path):
     with pytest.raises(RuntimeError, match='^piece 7: ZeroDivisionError: no such luck$'):
         full_batch(picky, list(range(20)), client=client)(np.zeros(1))
     with pytest.raises(RuntimeError, match='^piece 2 .*ZeroDivisionError'):
-        full_batch(picky, [dask.delayed(i) for i in (0, 1)] + [dask.delayed(lambda: 1 // 0)()], client=client)(np.zeros(1))
+        full_batch(picky, [dask.delayed(i) for i in (0, 1)] + [dask.delayed(lambda: 1 // 0)()],
+                   client=client)(np.zeros(1))
     data, _ = data_of('list of files', tmp_path)
     os.remove(data[4][1])
     with pytest.raises(RuntimeError, match=r'^piece 4 \(.*X320.npy, .*y320.npy\): FileNotFoundError'):
@@ -256,7 +267,8 @@ def test_the_cell_of_the_chapter(tmp_path):
     X = np.tile(X, 4)  # the chapter's weights are twenty
     np.save(tmp_path / 'X.npy', X)
     np.save(tmp_path / 'y.npy', y)
-    space = {'minimize': minimize, 'full_batch': full_batch, 'np': np, 'folder': tmp_path, 'logistic': logistic}
+    space = {'minimize': minimize, 'full_batch': full_batch, 'np': np, 'folder': tmp_path,
+             'logistic': logistic}
     exec(cell, space)
     here = minimize(full_batch(logistic, (X, y), batch_size=10_000, mean=True, threads=1), np.zeros(20))
     assert bits(space['fitted'].x) == bits(here.x) and (tmp_path / 'fit.npz').exists()
@@ -295,8 +307,10 @@ def processes(group):
 
 def driver(folder, *words):
     "A process of its own, in a session of its own, that minimises: see `main`"
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get('PYTHONPATH', '')]))
-    return subprocess.Popen([sys.executable, str(HERE / 'cluster_driver.py'), str(folder), *words], env=env, start_new_session=True,
+    env = dict(os.environ,
+               PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get('PYTHONPATH', '')]))
+    return subprocess.Popen([sys.executable, str(HERE / 'cluster_driver.py'), str(folder), *words], env=env,
+                            start_new_session=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -344,15 +358,20 @@ def test_the_scheduler_dies_in_the_middle(tmp_path):
 class Servers:
     "A scheduler and workers, started as a user starts them, that outlive a driver"
     def __init__(self, folder, workers):
-        env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get('PYTHONPATH', '')]))
+        env = dict(os.environ,
+                   PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE),
+                                               os.environ.get('PYTHONPATH', '')]))
         def run(*words):
             log = open(folder / f'{words[0]}.log', 'a')
-            return subprocess.Popen([sys.executable, '-m', 'distributed.cli.dask_' + words[0], *words[1:]], env=env, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+            return subprocess.Popen([sys.executable, '-m', 'distributed.cli.dask_' + words[0], *words[1:]],
+                                    env=env, stdout=log, stderr=log, start_new_session=True, cwd=folder)
         file = folder / 'scheduler.json'
-        self.all = [run('scheduler', '--port', '0', '--no-dashboard', '--host', '127.0.0.1', '--scheduler-file', str(file))]
+        self.all = [run('scheduler', '--port', '0', '--no-dashboard', '--host', '127.0.0.1',
+                        '--scheduler-file', str(file))]
         wait_until(lambda: file.exists() and file.read_text().strip().endswith('}'))
         self.address = json.loads(file.read_text())['address']
-        self.all += [run('worker', self.address, '--nthreads', '1', '--no-dashboard', '--host', '127.0.0.1') for _ in range(workers)]
+        self.all += [run('worker', self.address, '--nthreads', '1', '--no-dashboard', '--host', '127.0.0.1')
+                     for _ in range(workers)]
 
     def stop(self):
         for server in self.all:
@@ -391,7 +410,8 @@ def test_a_worker_is_killed_at_5_and_the_driver_at_10_and_it_resumes(where, tmp_
     a, b = json.loads(expected), json.loads(said)
     assert b == a and a['nit'] == 25
     steps = [line.split()[0] for line in (disturbed / 'steps').read_text().splitlines()]
-    assert steps[:10] == [str(i) for i in range(1, 11)] and steps[10] in ('10', '11') and steps[-1] == '25'  # it went on, and did not begin anew
+    # it went on, and did not begin anew
+    assert steps[:10] == [str(i) for i in range(1, 11)] and steps[10] in ('10', '11') and steps[-1] == '25'
 
 
 def test_a_checkpoint_of_another_problem_is_refused(tmp_path):

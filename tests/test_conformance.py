@@ -71,7 +71,8 @@ def by_fractions(trace, variant):
     for g, error in zip(trace.gradients, trace.errors):
         s = (g > 0) - (g < 0)
         if variant == 'irprop+' and not math.isfinite(error):
-            move = -last if sign else Fraction(0)  # a sign of 0: the last move is taken back already, or there was none
+            # a sign of 0: the last move is taken back already, or there was none
+            move = -last if sign else Fraction(0)
             sign, step = 0, min(max(rounded(step * eta_minus, *wide), lo), hi)
         else:
             factor = {1: eta_plus, -1: eta_minus, 0: 1}[s * sign]
@@ -91,7 +92,8 @@ def by_fractions(trace, variant):
 @pytest.mark.parametrize('trace', EVERY, ids=lambda t: f'{t.name}-{t.dtype}')
 def test_traces_equal_exact_arithmetic_rounded_step_by_step(trace, variant):
     kept = trace.variants[variant]
-    rows = list(zip(kept['signs'], *(map(Fraction, kept[key]) for key in ('steps', 'moves', 'weights')), strict=True))
+    rows = list(zip(kept['signs'], *(map(Fraction, kept[key]) for key in ('steps', 'moves', 'weights')),
+                    strict=True))
     assert rows == by_fractions(trace, variant)
 
 
@@ -104,7 +106,8 @@ def test_golden_trace_is_the_one_written_down_by_hand(variant, dtype):
 
 
 def test_the_script_makes_the_file():
-    done = subprocess.run([sys.executable, TESTS / 'make_traces.py', '--check'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, TESTS / 'make_traces.py', '--check'], capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -114,7 +117,8 @@ def test_the_file_explains_each_of_its_fields():
     for trace in file['traces']:
         assert set(trace) == set(fields) and set(trace['variants']) == set(VARIANTS)
         for way in trace['variants'].values():
-            assert set(way) == set(ways) and {len(x) for x in way.values()} == {len(trace['gradients'])} == {len(trace['errors'])}
+            assert (set(way) == set(ways) and {len(x) for x in way.values()} == {len(trace['gradients'])}
+                    == {len(trace['errors'])})
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
@@ -126,7 +130,8 @@ def test_traces_show_what_they_promise(dtype):
     assert len({tuple(moves) for moves in ways('golden', 'moves').values()}) == 4
     for tiny, g in [('tiny gradients', 0), ('huge gradients', math.inf)]:
         with np.errstate(all='ignore'):
-            assert abs(np.dtype(dtype).type(by_name[tiny].gradients[0]) * np.dtype(dtype).type(by_name[tiny].gradients[1])) == g
+            assert abs(np.dtype(dtype).type(by_name[tiny].gradients[0])
+                       * np.dtype(dtype).type(by_name[tiny].gradients[1])) == g
         assert ways(tiny, 'moves') == ways('sizes', 'moves') == ways('golden', 'moves')
     assert min(ways('floor', 'steps')['irprop-']) == by_name['floor'].step_sizes[0] < by_name['floor'].lr
     assert max(ways('cap', 'steps')['irprop-']) == by_name['cap'].step_sizes[1] > by_name['cap'].lr
@@ -134,7 +139,8 @@ def test_traces_show_what_they_promise(dtype):
     assert by_name['start above the cap'].lr > by_name['start above the cap'].step_sizes[1]
     assert ways('flip, error fell', 'moves')['irprop+'] != ways('flip, error rose', 'moves')['irprop+']
     assert ways('flip, error same', 'moves')['irprop+'] == ways('flip, error fell', 'moves')['irprop+']
-    assert any(math.isnan(g) for g in by_name['nan'].gradients) and any(math.isinf(g) for g in by_name['inf'].gradients)
+    assert (any(math.isnan(g) for g in by_name['nan'].gradients)
+            and any(math.isinf(g) for g in by_name['inf'].gradients))
     assert list(signs['two flips'][1:5]) == [1, -1, 1, -1]
 
 
@@ -146,7 +152,8 @@ def test_update_walks_every_trace(trace, variant):
     w = np.full(3, trace.start, trace.dtype)
     state, kept = init(w, trace.lr), trace.variants[variant]
     for i, (g, error) in enumerate(zip(trace.gradients, trace.errors)):
-        dw, state = update(np.full(3, g, trace.dtype), state, variant=variant, etas=trace.etas, step_sizes=trace.step_sizes, loss=error)
+        dw, state = update(np.full(3, g, trace.dtype), state, variant=variant, etas=trace.etas,
+                           step_sizes=trace.step_sizes, loss=error)
         w = (w + dw).astype(trace.dtype)
         assert isinstance(state, State) and dw.dtype == state.step.dtype == trace.step_dtype
         assert (state.sign == kept['signs'][i]).all() and (state.step == kept['steps'][i]).all()
@@ -170,8 +177,10 @@ def made(variant, *habits):
 
 
 # the variant that shows a habit; `rprop-` neither forgets nor undoes, so little can be spoiled there
-SHOWN_BY = {'takes moves back without their sign': 'rprop+', 'repeats the overshoot where it should stay': 'irprop+',
-            'compares the errors of the two steps before': 'irprop+', 'does not ask whether the error is finite': 'irprop+'}
+SHOWN_BY = {'takes moves back without their sign': 'rprop+',
+            'repeats the overshoot where it should stay': 'irprop+',
+            'compares the errors of the two steps before': 'irprop+',
+            'does not ask whether the error is finite': 'irprop+'}
 
 
 @pytest.mark.parametrize('habit', BEFORE | AFTER)
@@ -181,13 +190,15 @@ def test_every_habit_is_found_out(habit):
     report = judge(made(variant, habit, *also))
     assert report.steps and not report.unexplained
     assert set(report.habits) == {habit, *also}
-    if habit not in ('moves at a flip', 'tries half the move again in the old direction'):  # these leave no trace of the variant
+    # these leave no trace of the variant
+    if habit not in ('moves at a flip', 'tries half the move again in the old direction'):
         assert report.variant == variant
 
 
 def test_two_habits_are_found_together():
     report = judge(made('irprop-', 'grows at the first step', 'never recovers from one NaN'))
-    assert report.variant == 'irprop-' and set(report.habits) == {'grows at the first step', 'never recovers from one NaN'}
+    assert (report.variant == 'irprop-'
+            and set(report.habits) == {'grows at the first step', 'never recovers from one NaN'})
 
 
 def test_a_habit_without_a_name_is_left_unexplained():
@@ -204,7 +215,9 @@ def test_rounding_is_told_from_going_astray():
         step = ours('irprop-')(w, lr, etas, step_sizes)
         return lambda w, g, loss: step(w, g, loss) * (1 + 2**-52)
     report = check(rough)
-    assert report.variant == 'irprop-' and not report.habits and set(report.verdicts.values()) == {'rounding'} and report.beside == 'bits'
+    assert (report.variant == 'irprop-' and not report.habits
+            and set(report.verdicts.values()) == {'rounding'}
+            and report.beside == 'bits')
 
 
 def test_manners_toward_the_callers_gradient():
@@ -223,7 +236,8 @@ def test_manners_toward_the_callers_gradient():
 
         def act(w, g, loss):
             agree = np.sign(g) * np.sign(last[0])
-            step[:] = np.clip(step * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)), *step_sizes)
+            step[:] = np.clip(step * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)),
+                              *step_sizes)
             last[0] = g
             return w - np.sign(g) * step
         return act
@@ -261,7 +275,8 @@ def mixed(mix, forget=True):
 
         def step(w, g, loss):
             agree = mix(np.nan_to_num(np.sign(g)) * sign)
-            size[:] = np.clip(size * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)), *step_sizes)
+            size[:] = np.clip(size * np.where(agree > 0, etas[1], np.where(agree < 0, etas[0], 1)),
+                              *step_sizes)
             sign[:] = np.where(np.logical_and(agree < 0, forget), 0, np.nan_to_num(np.sign(g)))
             return w - sign * size
         return step
@@ -321,7 +336,8 @@ def test_settings_that_cannot_be_had_and_refusals():
         return act
     report = check(picky)
     assert report.variant == 'irprop+' and not report.steps
-    assert {name for name, verdict in report.verdicts.items() if verdict == 'not set'} == {'start below the floor', 'start above the cap', 'pitfalls'}
+    assert ({name for name, verdict in report.verdicts.items() if verdict == 'not set'}
+            == {'start below the floor', 'start above the cap', 'pitfalls'})
     assert {name for name, verdict in report.verdicts.items() if verdict == 'refused'} == {'nan', 'inf'}
 
 
@@ -386,7 +402,8 @@ def writer(w, lr, etas, step_sizes):
     return lambda w, g, loss: (step(w, g.copy(), loss), g.fill(0))[0]
 
 
-@pytest.mark.parametrize('new, said', [(None, 'returned None: return the new weights, 1 of them'), (np.zeros(3), '1 of them'), ([], '1 of them')])
+@pytest.mark.parametrize('new, said', [(None, 'returned None: return the new weights, 1 of them'),
+                                       (np.zeros(3), '1 of them'), ([], '1 of them')])
 def test_who_returns_no_weights_is_told_so(new, said):
     with pytest.raises(ValueError, match=said):
         check(lambda w, lr, etas, step_sizes: lambda w, g, loss: new)
@@ -410,25 +427,32 @@ def test_a_step_may_return_a_tensor():
 
 def test_who_loses_its_weight_to_nan_did_not_therefore_keep_the_gradient():
     report = check(lambda w, lr, etas, step_sizes: lambda w, g, loss: w * np.nan)
-    assert not any('keeps' in habit for habit in report.habits) and not set(report.verdicts.values()) & {'bits'}
+    assert (not any('keeps' in habit for habit in report.habits)
+            and not set(report.verdicts.values()) & {'bits'})
 
 
 def test_of_variants_that_explain_equally_much_the_nearer_is_named():
     habit = 'tries half the move again in the old direction'
     walked = {'cap': (habit,), 'huge gradients': (habit,), 'flip, error rose': (habit,), 'other etas': ()}
-    pairs = [(trace, Walked(imitate(trace, 'irprop-', walked[trace.name]))) for trace in traces() if trace.name in walked]
-    assert {variant: explained(pairs, variant, (habit,)) for variant in ('rprop-', 'irprop-')} == {'rprop-': 3, 'irprop-': 3}
+    pairs = [(trace, Walked(imitate(trace, 'irprop-', walked[trace.name]))) for trace in traces()
+             if trace.name in walked]
+    assert ({variant: explained(pairs, variant, (habit,)) for variant in ('rprop-', 'irprop-')}
+            == {'rprop-': 3, 'irprop-': 3})
     assert judge(pairs).variant == 'irprop-' and judge(pairs).habits == (habit,)
 
 
-@pytest.mark.parametrize('name, said', [('nobody', 'unknown: 0 of 25'), ('only_odd', ': 3 of 25'), ('joined', 'irprop-: 25 of 25'),
-                                        ('keeper', '25 of 25 traces'), ('keeper', 'it keeps the gradient array'), ('writer', '25 of 25 traces'), ('writer', 'it writes into')])
+@pytest.mark.parametrize('name, said', [('nobody', 'unknown: 0 of 25'), ('only_odd', ': 3 of 25'),
+                                        ('joined', 'irprop-: 25 of 25'),
+                                        ('keeper', '25 of 25 traces'),
+                                        ('keeper', 'it keeps the gradient array'),
+                                        ('writer', '25 of 25 traces'), ('writer', 'it writes into')])
 def test_command_fails_where_nothing_or_something_wrong_was_seen(name, said, capsys):
     assert main([f'{__name__}:{name}']) == 1
     assert said in capsys.readouterr().out
 
 
-NO_FACTORY = ['nonsense', '', ':', 'no_such_module:f', '.relative:f', 'rprop_lit.conformance:nope', 'rprop_lit.conformance:ours', 'math:pi',
+NO_FACTORY = ['nonsense', '', ':', 'no_such_module:f', '.relative:f', 'rprop_lit.conformance:nope',
+              'rprop_lit.conformance:ours', 'math:pi',
               'os:getcwd', 'rprop_lit.conformance:ours:bogus', 'rprop_lit.conformance:ours:irprop-:more']
 
 
@@ -437,7 +461,8 @@ def test_what_is_no_factory_is_one_line_and_status_2(name, capsys):
     with pytest.raises(SystemExit) as stop:
         main([name])
     out, err = capsys.readouterr()
-    assert stop.value.code == 2 and out == '' and err.count('\n') == 1 and repr(name) in err and err.endswith('\n')
+    assert (stop.value.code == 2 and out == '' and err.count('\n') == 1 and repr(name) in err
+            and err.endswith('\n'))
 
 
 def stale(w, lr, etas, step_sizes):
@@ -463,9 +488,12 @@ def test_the_scalar_step_walks_every_trace(trace, variant):
 
 # ---- what is no optimizer at all
 
-@pytest.mark.parametrize('new, said', [(np.array([1 + 0j]), 'complex128: return real numbers'), (np.array([1j], np.complex64), 'complex64'),
-                                       (1j, 'complex'), ('0.1', 'of type <U3'), (['0.1'], 'of type <U3'), ([np.array([True])], 'bool'),
-                                       ([[0.1], [0.2, 0.3]], 'return the new weights'), ([None], 'object'), (b'1', 'return real numbers')])
+@pytest.mark.parametrize('new, said', [(np.array([1 + 0j]), 'complex128: return real numbers'),
+                                       (np.array([1j], np.complex64), 'complex64'),
+                                       (1j, 'complex'), ('0.1', 'of type <U3'), (['0.1'], 'of type <U3'),
+                                       ([np.array([True])], 'bool'),
+                                       ([[0.1], [0.2, 0.3]], 'return the new weights'), ([None], 'object'),
+                                       (b'1', 'return real numbers')])
 @pytest.mark.parametrize('origin', ['papers', 'convention'])
 def test_what_is_no_real_weight_is_refused(new, said, origin):
     trace = next(t for t in traces() if t.origin == origin)
@@ -483,7 +511,8 @@ def test_weights_that_grow_an_imaginary_part_later():
 
 @pytest.mark.parametrize('made', [3.5, 0, '', [], np.zeros(1)])
 def test_what_is_no_step_is_refused(made):
-    with pytest.raises(Misuse, match=r'the factory returned .*: return a function step\(w, g, loss\), or None'):
+    with pytest.raises(Misuse,
+                       match=r'the factory returned .*: return a function step\(w, g, loss\), or None'):
         check(lambda w, lr, etas, step_sizes: made)
 
 
@@ -520,13 +549,19 @@ def broken(w, lr, etas, step_sizes):
     return lambda w, g, loss: undefined  # noqa: F821
 
 
-@pytest.mark.parametrize('name, said', [('uncallable', 'return a function step'), ('texts', 'return real numbers'), ('ragged', 'return the new weights'),
-                                        ('imaginary', 'complex128'), ('broken', "NameError: name 'undefined' is not defined (test_conformance.py, line ")])
+@pytest.mark.parametrize('name, said', [('uncallable', 'return a function step'),
+                                        ('texts', 'return real numbers'),
+                                        ('ragged', 'return the new weights'),
+                                        ('imaginary', 'complex128'),
+                                        ('broken',
+                                         "NameError: name 'undefined' is not defined (test_conformance.py, "
+                                         "line ")])
 def test_the_command_says_so_in_one_line(name, said, capsys):
     with pytest.raises(SystemExit) as stop:
         main([f'{__name__}:{name}'])
     out, err = capsys.readouterr()
-    assert stop.value.code == 2 and out == '' and err.count('\n') == 1 and said in err and 'Traceback' not in err
+    assert (stop.value.code == 2 and out == '' and err.count('\n') == 1 and said in err
+            and 'Traceback' not in err)
 
 
 def test_a_name_without_a_colon_is_told_what_is_missing(capsys):
@@ -541,7 +576,8 @@ def test_help_shows_the_factory_and_the_protocol(capsys):
         main(['--help'])
     out = capsys.readouterr().out
     assert stop.value.code == 0 and 'factory(w, lr, etas, step_sizes)' in out and 'step(w, g, loss)' in out
-    assert "--command './mine'" in out and '0.0 0.1 0.5 1.2 1e-06 50.0' in out and max(map(len, out.splitlines())) <= 120
+    assert ("--command './mine'" in out and '0.0 0.1 0.5 1.2 1e-06 50.0' in out
+            and max(map(len, out.splitlines())) <= 120)
 
 
 # ---- programs in any language
@@ -593,8 +629,10 @@ def test_a_program_with_a_fault_is_told_which(port):
 
 
 @pytest.mark.parametrize('text, said', [
-    ('print(1)', "trace 'golden': it printed 1 numbers for 9 gradients"), ('print("hello")', "it printed 'hello'"),
-    ('import sys; sys.exit("no such thing")', 'it ended with status 1: no such thing'), ('1/0', 'status 1: ZeroDivisionError')])
+    ('print(1)', "trace 'golden': it printed 1 numbers for 9 gradients"),
+    ('print("hello")', "it printed 'hello'"),
+    ('import sys; sys.exit("no such thing")', 'it ended with status 1: no such thing'),
+    ('1/0', 'status 1: ZeroDivisionError')])
 def test_a_program_that_is_none_is_one_line_and_status_2(text, said, port, capsys):
     with pytest.raises(SystemExit) as stop:
         main(['--command', port(text)])
@@ -618,14 +656,17 @@ def test_a_program_that_cannot_be_set_so_or_refuses(port):
     text = PORT.replace('sign, last,', 'if not low <= step <= high: sys.exit()\nsign, last,')
     text = text.replace('    g = cast(g)\n', '    g = cast(g)\n    if g - g != 0: sys.exit("not finite")\n')
     report = check_program(port(text, 'irprop-', 'float64'))
-    assert {name for name, verdict in report.verdicts.items() if verdict == 'not set'} == {'start below the floor', 'start above the cap', 'pitfalls'}
-    assert {name for name, verdict in report.verdicts.items() if verdict == 'refused'} == {'nan', 'inf'} and not report.steps
+    assert ({name for name, verdict in report.verdicts.items() if verdict == 'not set'}
+            == {'start below the floor', 'start above the cap', 'pitfalls'})
+    assert ({name for name, verdict in report.verdicts.items() if verdict == 'refused'} == {'nan', 'inf'}
+            and not report.steps)
 
 
 def test_the_lines_read_back_exactly(tmp_path, port):
     for trace in traces('float32'):
         run_program(port(f'import sys; open({str(tmp_path / "seen")!r}, "w").write(sys.stdin.read())'), trace)
-        first, *rest = [tuple(map(float, line.split())) for line in (tmp_path / 'seen').read_text().splitlines()]
+        first, *rest = [tuple(map(float, line.split()))
+                        for line in (tmp_path / 'seen').read_text().splitlines()]
         assert first == (trace.start, trace.lr, *trace.etas, *trace.step_sizes)
         assert repr(rest) == repr(list(zip(trace.gradients, trace.errors)))
 
@@ -636,14 +677,19 @@ def test_rounding_is_a_unit_in_the_last_place_at_each_step():
     trace = BY_NAME['golden', 'float32']
     want = (1.0, 4.0, -2.0)
     unit = float(np.finfo(np.float32).eps) * 3 * 4.0
-    assert departs((1.0, 4.0 + unit, -2.0), want, trace) is None and departs((1.0, 4.0 + 1.01 * unit, -2.0), want, trace) == 1
-    assert departs((1.0, 4.0, -2.0 - unit), want) == 2 and departs((1.0, 4.0), want) == 2 and departs((1.0,), want, trace) == 1
+    assert (departs((1.0, 4.0 + unit, -2.0), want, trace) is None
+            and departs((1.0, 4.0 + 1.01 * unit, -2.0), want, trace) == 1)
+    assert (departs((1.0, 4.0, -2.0 - unit), want) == 2 and departs((1.0, 4.0), want) == 2
+            and departs((1.0,), want, trace) == 1)
 
 
 def test_a_habit_costs_half_a_trace():
-    pairs = [(trace, Walked(imitate(trace, 'rprop+'))) for trace in traces() if trace.name in ('flip', 'flip, error rose')]
+    pairs = [(trace, Walked(imitate(trace, 'rprop+'))) for trace in traces()
+             if trace.name in ('flip', 'flip, error rose')]
     assert judge(pairs).variant == 'rprop+' and judge(pairs).habits == ()
-    found = habits_module._add_habits([(BY_NAME['flip', 'float64'], Walked(imitate(BY_NAME['flip', 'float64'], 'irprop-', ('moves at a flip',))))], 'irprop-')
+    found = habits_module._add_habits(
+        [(BY_NAME['flip', 'float64'],
+          Walked(imitate(BY_NAME['flip', 'float64'], 'irprop-', ('moves at a flip',))))], 'irprop-')
     assert [(score, bare, len(habits)) for score, bare, _, habits in found] == [(0.0, 0, 0), (0.5, 0, 1)]
 
 
@@ -654,7 +700,8 @@ def test_the_report_counts_steps_from_0():
 
 
 def test_command_as_a_module():
-    done = subprocess.run([sys.executable, '-m', 'rprop_lit.conformance', '--list'], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, '-m', 'rprop_lit.conformance', '--list'], capture_output=True,
+                          text=True, check=True)
     assert done.stdout.startswith('golden') and not done.stderr
 
 
@@ -665,7 +712,8 @@ RECORDS = {record['name']: record for record in json.loads((TESTS / 'others.json
 
 def recorded(name, dtype):
     runs = {row['name']: row['run'] for row in RECORDS[name]['runs'] if row['dtype'] == dtype}
-    return [(trace, Walked(tuple(map(float.fromhex, runs[trace.name]['weights'])), runs[trace.name]['refused'], runs[trace.name]['wrote'])
+    return [(trace, Walked(tuple(map(float.fromhex, runs[trace.name]['weights'])),
+                           runs[trace.name]['refused'], runs[trace.name]['wrote'])
              if runs[trace.name] else None) for trace in traces(dtype) if trace.name in runs]
 
 
@@ -675,7 +723,8 @@ def test_records_are_whole():
         for row in record['runs']:
             assert (row['name'], row['dtype']) in BY_NAME
             trace = BY_NAME[row['name'], row['dtype']]
-            assert row['run'] is None or row['run']['refused'] or len(row['run']['weights']) == len(trace.gradients)
+            assert (row['run'] is None or row['run']['refused']
+                    or len(row['run']['weights']) == len(trace.gradients))
 
 
 @pytest.mark.parametrize('foreach', [False, True])
@@ -695,9 +744,12 @@ def test_torch_live_is_as_recorded(dtype, foreach):
     live = check(factory, dtype)
     assert live.variant == 'irprop-' and live.habits == ('multiplies gradients, and small products vanish',)
     assert list(live.steps) == ['tiny gradients'] and not live.unexplained and live.beside == 'bits'
-    assert set(live.verdicts.values()) == ({'bits', 'rounding', 'astray'} if dtype == 'float16' else {'bits', 'astray'})
+    assert set(live.verdicts.values()) == ({'bits', 'rounding', 'astray'} if dtype == 'float16'
+                                           else {'bits', 'astray'})
     if torch.__version__.split('+')[0] == RECORDS['torch']['version'].split('+')[0]:
         stored = judge(recorded('torch foreach' if foreach else 'torch', dtype))
-        assert set(live.verdicts) - set(stored.verdicts) == {'pitfalls'}  # the records are older than this trace
-        assert live._replace(beside='not set', verdicts={name: live.verdicts[name] for name in stored.verdicts}) == stored
+        # the records are older than this trace
+        assert set(live.verdicts) - set(stored.verdicts) == {'pitfalls'}
+        assert live._replace(beside='not set',
+                             verdicts={name: live.verdicts[name] for name in stored.verdicts}) == stored
 

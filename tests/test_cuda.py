@@ -1,4 +1,5 @@
-"""The CUDA kernel's text, without CuPy: played by the processor and compared with the readable rule; compiled by NVIDIA's compiler and read."""
+"""The CUDA kernel's text, without CuPy: played by the processor and compared with the readable rule;
+compiled by NVIDIA's compiler and read."""
 import ctypes
 import math
 import os
@@ -32,7 +33,8 @@ LIMITS = (1e-6, 50.0)
 SIZES = [7, 0, 1, 1024, 4097, 5000]
 GXX = shutil.which('g++')
 
-# What stands for a GPU: blocks of one thread, one after the other. With one thread a block, __syncthreads has nothing to wait for.
+# What stands for a GPU: blocks of one thread, one after the other. With one thread a block, __syncthreads has
+# nothing to wait for.
 PLAYED = '''
 #include <cmath>
 #include <cstring>
@@ -65,7 +67,8 @@ def build(folder, text):
     if not GXX:
         pytest.skip('no C++ compiler: the kernel was not compared with the rule')
     (folder / 'kernel.cpp').write_text(text)
-    subprocess.run([GXX, '-std=c++17', '-O1', '-ffp-contract=off', '-shared', '-fPIC', '-o', folder / 'kernel.so', folder / 'kernel.cpp'], check=True)
+    subprocess.run([GXX, '-std=c++17', '-O1', '-ffp-contract=off', '-shared', '-fPIC', '-o',
+                    folder / 'kernel.so', folder / 'kernel.cpp'], check=True)
     return ctypes.CDLL(str(folder / 'kernel.so'))
 
 
@@ -73,7 +76,8 @@ def player(kind, folder, text=None):
     "The whole kernel for a type of weights, as a function on lists of NumPy arrays and on rows"
     halves = kind in ('float16', 'bfloat16')
     text = text or source(kind, FEW)
-    library = build(folder, PLAYED + text + (PLAYER if halves else PLAYER[:PLAYER.index('extern "C" void there')]))
+    library = build(folder,
+                    PLAYED + text + (PLAYER if halves else PLAYER[:PLAYER.index('extern "C" void there')]))
     library.size.restype = ctypes.c_ulong
     assert library.size() == call_type(kind, FEW).itemsize
 
@@ -83,11 +87,14 @@ def player(kind, folder, text=None):
         for arrays, call in calls_for(kind, [w.size for w in ws], starts, FEW):
             call['row']['g'][0, :len(arrays)] = [0 if gs[i] is None else gs[i].ctypes.data for i in arrays]
             call['row']['w'][0, :len(arrays)] = [ws[i].ctypes.data for i in arrays]
-            call['sign'], call['step'], call['ticket'] = sign.ctypes.data, step.ctypes.data, ticket.ctypes.data
+            call['sign'], call['step'], call['ticket'] = (sign.ctypes.data, step.ctypes.data,
+                                                          ticket.ctypes.data)
             call['eta_minus'], call['eta_plus'], call['lo'], call['hi'] = (*etas, *cast_pair(LIMITS, step))
-            call['forget'], call['undo'], call['retreat'], call['maximize'], call['keep'] = *knobs, back, maximize, True
+            call['forget'], call['undo'], call['retreat'], call['maximize'], call['keep'] = (*knobs, back,
+                                                                                             maximize, True)
             if loss is not None:
-                call['loss'], call['last_loss'], call['wide'] = loss.ctypes.data, last.ctypes.data, loss.dtype == np.float64
+                call['loss'], call['last_loss'], call['wide'] = (loss.ctypes.data, last.ctypes.data,
+                                                                 loss.dtype == np.float64)
             library.play(blocks, ctypes.c_void_p(call.ctypes.data))
         assert ticket[0] == 0
     play.library = library
@@ -155,7 +162,8 @@ def wide_of(kind):
 @pytest.mark.parametrize('etas', ETAS, ids=str)
 @pytest.mark.parametrize('knobs', KNOBS, ids=str)
 def test_the_kernel_played_on_the_cpu_equals_the_rule(played, knobs, etas, shift):
-    # sizes around the chunk, an empty array among them; a gradient that is missing; uphill at every third step
+    # sizes around the chunk, an empty array among them; a gradient that is missing; uphill at every third
+    # step
     kind, play = played
     wide = wide_of(kind)
     values = [np.random.default_rng(k).normal(size=n).astype(numbers(kind)) for k, n in enumerate(SIZES)]
@@ -166,16 +174,19 @@ def test_the_kernel_played_on_the_cpu_equals_the_rule(played, knobs, etas, shift
     for k in range(40):
         gs = [Weights(kind, np.roll(b[k % 12], k), shift) for b in base]
         missing, up = k % 7, k % 3 == 2
-        play([None if i == missing else g.bits for i, g in enumerate(gs)], [w.bits for w in ours], rows, knobs, etas, maximize=up)
+        play([None if i == missing else g.bits for i, g in enumerate(gs)], [w.bits for w in ours], rows,
+             knobs, etas, maximize=up)
         for i, g in enumerate(gs):
             if i != missing:
                 g = -g.values() if up else g.values()
-                dw, states[i] = update_all(g, states[i], forget=knobs[0], undo=knobs[1], etas=etas, step_sizes=LIMITS)
+                dw, states[i] = update_all(g, states[i], forget=knobs[0], undo=knobs[1], etas=etas,
+                                           step_sizes=LIMITS)
                 theirs[i].add(dw)
         if k % 13 == 0:
             assert [bits(w.bits) for w in ours] == [bits(w.bits) for w in theirs]
             for state, start, n in zip(states, rows[2], SIZES):
-                assert bits(rows[0][start:start + n]) == bits(state.sign) and bits(rows[1][start:start + n]) == bits(state.step)
+                assert (bits(rows[0][start:start + n]) == bits(state.sign)
+                        and bits(rows[1][start:start + n]) == bits(state.step))
 
 
 @pytest.mark.parametrize('maximize', [False, True])
@@ -188,28 +199,33 @@ def test_the_kernel_compares_errors_and_retreats_as_irprop_plus_does(played, max
     last, before = np.full(1, math.inf), math.inf
     for g, loss in zip(gradients((n,), 60, numbers(kind), 5), errors(60)):
         g, loss = Weights(kind, g), type_of_loss(loss)
-        play([g.bits], [ours.bits], rows, (True, False), (0.5, 1.2), loss=np.array([-loss if maximize else loss]), last=last, maximize=maximize)
+        play([g.bits], [ours.bits], rows, (True, False), (0.5, 1.2),
+             loss=np.array([-loss if maximize else loss]), last=last, maximize=maximize)
         if math.isfinite(loss):
             slope = -g.values() if maximize else g.values()
-            dw, state = update_all(slope, state, forget=True, undo=loss > before, etas=(0.5, 1.2), step_sizes=LIMITS)
+            dw, state = update_all(slope, state, forget=True, undo=loss > before, etas=(0.5, 1.2),
+                                   step_sizes=LIMITS)
             before = float(loss)
         else:
             dw, state = retreat(state, etas=(0.5, 1.2), step_sizes=LIMITS)
         theirs.add(dw)
-        assert bits(ours.bits) == bits(theirs.bits) and bits(rows[0][:n]) == bits(state.sign) and bits(rows[1][:n]) == bits(state.step)
+        assert (bits(ours.bits) == bits(theirs.bits) and bits(rows[0][:n]) == bits(state.sign)
+                and bits(rows[1][:n]) == bits(state.step))
         assert last[0] == before
 
 
 def test_the_kernel_retreats_when_told(played):
     kind, play = played
     state = State(np.array([1, 0, -1], np.int8), np.array([.3, .2, .1], wide_of(kind)))
-    ours, theirs, g = Weights(kind, np.array([1.0, -0.0, 2.0])), Weights(kind, np.array([1.0, -0.0, 2.0])), Weights(kind, np.ones(3))
+    ours, theirs, g = (Weights(kind, np.array([1.0, -0.0, 2.0])), Weights(kind, np.array([1.0, -0.0, 2.0])),
+                       Weights(kind, np.ones(3)))
     rows = rows_for([3], wide_of(kind))
     rows[0][:3], rows[1][:3] = state.sign, state.step
     play([g.bits], [ours.bits], rows, (True, True), (0.5, 1.2), back=True)
     dw, state = retreat(state, etas=(0.5, 1.2), step_sizes=LIMITS)
     theirs.add(dw)
-    assert bits(ours.bits) == bits(theirs.bits) and bits(rows[0][:3]) == bits(state.sign) and bits(rows[1][:3]) == bits(state.step)
+    assert (bits(ours.bits) == bits(theirs.bits) and bits(rows[0][:3]) == bits(state.sign)
+            and bits(rows[1][:3]) == bits(state.step))
 
 
 @pytest.mark.parametrize('kind', ['float16', 'bfloat16'])
@@ -221,13 +237,16 @@ def test_half_precision_is_rounded_as_numpy_rounds(kind, tmp_path):
     with np.errstate(all='ignore'):
         ties = (wide[:-1].astype(np.float64) + wide[1:]) / 2  # halfway between neighbours
         near = np.nextafter(ties.astype(np.float32), np.float32(np.inf))
-        x = np.concatenate([wide, ties, near, 10.0 ** random.uniform(-45, 38, 10**5) * random.choice([-1, 1], 10**5)]).astype(np.float32)
+        x = np.concatenate(
+            [wide, ties, near,
+             10.0 ** random.uniform(-45, 38, 10**5) * random.choice([-1, 1], 10**5)]).astype(np.float32)
         x = x[np.isfinite(x)]
         wanted = x.astype(np.float16).view(np.uint16) if kind == 'float16' else to_bfloat16(x)
     found, back = np.zeros(x.size, np.uint16), np.zeros(x.size, np.float32)
     library.there_and_back(x.size, *[ctypes.c_void_p(a.ctypes.data) for a in (x, found, back)])
     assert bits(found) == bits(wanted)
-    assert bits(back) == bits(wanted.view(np.float16).astype(np.float32) if kind == 'float16' else from_bfloat16(wanted))
+    assert bits(back) == bits(wanted.view(np.float16).astype(np.float32) if kind == 'float16'
+                              else from_bfloat16(wanted))
 
 
 def test_a_wrong_body_is_caught(tmp_path):
@@ -245,12 +264,15 @@ def test_calls():
     (arrays, call), = calls
     row = call['row'][0]
     assert arrays == [0, 2] and call['rows'][0] == 2 and call['length'][0] == 1024
-    assert row['chunk'][:2].tolist() == [0, 3] and call['chunks'][0] == 3 + 5 and row['start'][:2].tolist() == [0, 188] and row['size'][:2].tolist() == [3000, 4097]
+    assert (row['chunk'][:2].tolist() == [0, 3] and call['chunks'][0] == 3 + 5
+            and row['start'][:2].tolist() == [0, 188] and row['size'][:2].tolist() == [3000, 4097])
     assert calls_for('float32', [2**21], [0], FEW)[0][1]['length'] == 4096
-    assert [len(arrays) for arrays, _ in calls_for('float64', [1] * 1000, list(range(0, 16000, 16)), FEW)] == [124] * 8 + [8]
+    assert ([len(arrays) for arrays, _ in calls_for('float64', [1] * 1000, list(range(0, 16000, 16)), FEW)]
+            == [124] * 8 + [8])
     (arrays, call), = calls_for('float16', [1] * 1000, list(range(0, 16000, 16)), MANY)
     assert len(arrays) == 1000 and call.dtype['row'].shape == (MANY,)
-    assert [arrays for arrays, _ in calls_for('float32', [0, 0], [0, 0], FEW)] == [[]]  # still one call: it remembers the error
+    # still one call: it remembers the error
+    assert [arrays for arrays, _ in calls_for('float32', [0, 0], [0, 0], FEW)] == [[]]
 
 
 @pytest.mark.parametrize('kind', list(TYPES))
@@ -260,16 +282,19 @@ def test_arguments_fit_the_limits_of_cuda(kind):
 
 def test_nothing_of_this_needs_cupy():
     code = 'import sys, rprop_lit.inside.cuda; print("cupy" in sys.modules)'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == 'False'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=True).stdout.strip() == 'False'
     assert device_of(np.ones(3)) is None and device_of([1.0]) is None and device_of(None) is None
     with pytest.raises(AttributeError):
         address([1.0])
 
 
 def nvrtc():
-    "NVIDIA's own compiler, which needs no GPU: from the wheel nvidia-cuda-nvrtc-cu12, beside the packages or in the folder NVRTC_WHEEL"
+    """NVIDIA's own compiler, which needs no GPU: from the wheel nvidia-cuda-nvrtc-cu12,
+    beside the packages or in the folder NVRTC_WHEEL"""
     places = [*os.environ.get('NVRTC_WHEEL', '').split(os.pathsep), *sys.path]
-    found = [path for place in places if place for path in Path(place).glob('nvidia/cuda_nvrtc/lib/libnvrtc.so.1*')]
+    found = [path for place in places if place
+             for path in Path(place).glob('nvidia/cuda_nvrtc/lib/libnvrtc.so.1*')]
     if not found:
         pytest.skip('NVRTC is not installed: the kernel was not compiled for a GPU')
     return ctypes.CDLL(str(found[0]))
@@ -281,7 +306,8 @@ def compiled(text, how):
     assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b'rprop.cu', 0, None, None) == 0
     given = (ctypes.c_char_p * len(how))(*[o.encode() for o in how])
     failed = library.nvrtcCompileProgram(program, len(how), given)
-    size_of, take = ('nvrtcGetProgramLogSize', 'nvrtcGetProgramLog') if failed else ('nvrtcGetPTXSize', 'nvrtcGetPTX')
+    size_of, take = (('nvrtcGetProgramLogSize', 'nvrtcGetProgramLog') if failed
+                     else ('nvrtcGetPTXSize', 'nvrtcGetPTX'))
     getattr(library, size_of)(program, ctypes.byref(size))
     said = ctypes.create_string_buffer(size.value)
     getattr(library, take)(program, said)
@@ -308,4 +334,5 @@ def test_the_reading_of_ptx_can_fail():
     flushed = compiled(source('float32', FEW), (*options('compute_80'), '-ftz=true'))
     assert '.ftz' in flushed
     text = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
-    assert 'fma' in compiled(text, ('-arch=compute_80',)) and 'fma' not in compiled(text, options('compute_80'))
+    assert ('fma' in compiled(text, ('-arch=compute_80',))
+            and 'fma' not in compiled(text, options('compute_80')))

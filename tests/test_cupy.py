@@ -1,4 +1,5 @@
-"""The real CuPy, on a GPU or on the emulated device: everything of NumPy's, bit for bit; streams, graphs, several devices, torch's tensors."""
+"""The real CuPy, on a GPU or on the emulated device: everything of NumPy's, bit for bit;
+streams, graphs, several devices, torch's tensors."""
 import copy
 import json
 import math
@@ -66,7 +67,8 @@ def laid(values, how):
 def twins(dtype, shapes=SHAPES, how='plain', **options):
     "The same parameters on the GPU and in NumPy, with an optimizer each"
     random = np.random.default_rng(1)
-    found = [laid(np.asarray(random.normal(size=shape) + (1j * random.normal(size=shape) if 'complex' in dtype else 0)).astype(dtype), how) for shape in shapes]
+    found = [laid(np.asarray(random.normal(size=shape) + (1j * random.normal(size=shape) if 'complex' in dtype
+                                                          else 0)).astype(dtype), how) for shape in shapes]
     there, here = [Parameter(a) for a, _ in found], [Parameter(b) for _, b in found]
     return there, here, Rprop(there, **options), Rprop(here, **options)
 
@@ -97,7 +99,8 @@ def side_by_side(dtype, steps, how='plain', shapes=SHAPES, loss_of=lambda k, los
         for p, q in zip(there, here):
             assert (p in gpu.state) == (q in host.state)
             if q in host.state:
-                assert same([gpu.state[p][name] for name in ('sign', 'step_size')], [host.state[q][name] for name in ('sign', 'step_size')])
+                assert same([gpu.state[p][name] for name in ('sign', 'step_size')],
+                            [host.state[q][name] for name in ('sign', 'step_size')])
                 assert gpu.state[p]['step'] == host.state[q]['step']
         assert gpu.param_groups[0]['loss'] == host.param_groups[0]['loss']
     return there, gpu
@@ -153,7 +156,8 @@ def test_an_error_on_the_gpu_is_compared_there(launches, maximize, type_of_loss)
 
 
 def test_subnormal_numbers_are_not_flushed():
-    # gradients of 1e-40, weights and steps of 1e-42: CuPy compiles its own kernels with -ftz=true, which would read zeros
+    # gradients of 1e-40, weights and steps of 1e-42: CuPy compiles its own kernels with -ftz=true, which
+    # would read zeros
     w = (np.arange(1, 9) * 1e-42).astype(np.float32)
     p, q = Parameter(cupy.asarray(w)), Parameter(w.copy())
     options = dict(lr=1e-42, step_sizes=(0.0, 1e-41))
@@ -172,7 +176,8 @@ def test_bfloat16(launches, variant):
     kind = pytest.importorskip('ml_dtypes', reason='ml_dtypes is not installed').bfloat16
     from test_cuda import Weights
     w = np.random.default_rng(0).normal(size=300).astype(np.float32)
-    ours, theirs, state = Parameter(cupy.asarray(w.astype(kind))), Weights('bfloat16', w), init(np.zeros(300, np.float32), 0.01)
+    ours, theirs, state = (Parameter(cupy.asarray(w.astype(kind))), Weights('bfloat16', w),
+                           init(np.zeros(300, np.float32), 0.01))
     gpu = Rprop([ours], variant=variant)
     for loss, g in zip(errors(20), gradients((300,), 20, np.float32)):
         with np.errstate(all='ignore'):
@@ -239,7 +244,8 @@ def test_settings_that_are_arrays():
     for variant in VARIANTS:
         lo = np.array([1e-3, 1e-2, 1e-1])
         p, q = Parameter(cupy.zeros((2, 3), np.float32)), Parameter(np.zeros((2, 3), np.float32))
-        gpu, host = (Rprop([x], variant=variant, lr=np.full(3, 0.1), step_sizes=(lo, 1.0), etas=(np.array([.4, .5, .6]), 1.2)) for x in (p, q))
+        gpu, host = (Rprop([x], variant=variant, lr=np.full(3, 0.1), step_sizes=(lo, 1.0),
+                           etas=(np.array([.4, .5, .6]), 1.2)) for x in (p, q))
         for k, g in enumerate(gradients((2, 3), 8, np.float32)):
             p.grad, q.grad = cupy.asarray(g), g
             gpu.step(loss=cupy.full((), math.nan if k == 5 else k % 3.0))
@@ -256,9 +262,12 @@ def test_the_solver_walks_as_in_numpy(variant, safe, bounds, dtype):
         return (x * x).sum() * 0.5 + 3.0, x + 0
 
     start = np.array([3.0, -2.5, 0.75, -0.25], dtype)
-    options = dict(variant=variant, safe=safe, bounds=[(0.5, 4), (None, -1), (-1, 1), (-0.5, 0.5)] if bounds else None)
-    for k, (a, b) in enumerate(zip(rprop(bowl, cupy.asarray(start), **options), rprop(bowl, start, **options))):
-        assert isinstance(a.x, cupy.ndarray) and same([a.x, a.jac, a.step], [b.x, b.jac, b.step]) and (a.nit, a.nfev, a.undone) == (b.nit, b.nfev, b.undone)
+    options = dict(variant=variant, safe=safe, bounds=[(0.5, 4), (None, -1), (-1, 1), (-0.5, 0.5)]
+                   if bounds else None)
+    for k, (a, b) in enumerate(zip(rprop(bowl, cupy.asarray(start), **options),
+                                   rprop(bowl, start, **options))):
+        assert (isinstance(a.x, cupy.ndarray) and same([a.x, a.jac, a.step], [b.x, b.jac, b.step])
+                and (a.nit, a.nfev, a.undone) == (b.nit, b.nfev, b.undone))
         if k == 25:
             break
 
@@ -267,21 +276,25 @@ def test_minimize():
     def bowl(x):
         return float(((x - 1) ** 2).sum()), 2 * (x - 1)
 
-    found, wanted = minimize(bowl, cupy.zeros(3), options=dict(maxiter=60)), minimize(bowl, np.zeros(3), options=dict(maxiter=60))
-    assert found.success and isinstance(found.x, cupy.ndarray) and same([found.x, found.jac], [wanted.x, wanted.jac]) and found.nfev == wanted.nfev
+    found, wanted = (minimize(bowl, cupy.zeros(3), options=dict(maxiter=60)),
+                     minimize(bowl, np.zeros(3), options=dict(maxiter=60)))
+    assert (found.success and isinstance(found.x, cupy.ndarray)
+            and same([found.x, found.jac], [wanted.x, wanted.jac]) and found.nfev == wanted.nfev)
 
 
 def test_a_network():
     # the same bits need the same sums: small ones, in which CuPy and NumPy add in the same order
     random = np.random.default_rng(3)
-    x, y, ws = random.normal(size=(6, 1)), random.normal(size=(6, 1)), [random.normal(size=(1, 4)), random.normal(size=(4,))]
+    x, y, ws = (random.normal(size=(6, 1)), random.normal(size=(6, 1)),
+                [random.normal(size=(1, 4)), random.normal(size=(4,))])
     walks = []
     for xp in (cupy, np):
         a, b = (nn.Parameter(xp.asarray(w)) for w in ws)
         optimizer = Rprop([a, b])
         for _ in range(10):
             optimizer.zero_grad()
-            loss = ((nn.Tensor(xp.asarray(x)) * a + b).tanh() - xp.asarray(y)).square().mean() if hasattr(nn.Tensor, 'square') else None
+            loss = (((nn.Tensor(xp.asarray(x)) * a + b).tanh() - xp.asarray(y)).square().mean()
+                    if hasattr(nn.Tensor, 'square') else None)
             if loss is None:
                 e = (nn.Tensor(xp.asarray(x)) * a + b).tanh() - xp.asarray(y)
                 loss = (e * e).mean()
@@ -289,7 +302,8 @@ def test_a_network():
             optimizer.step()
         assert isinstance(a.grad, xp.ndarray)
         walks.append([cupy.asnumpy(p.data) for p in (a, b)])
-    assert all(np.allclose(p, q, rtol=0, atol=1e-12) for p, q in zip(*walks))  # tanh of CUDA and of NumPy differ in the last bit
+    # tanh of CUDA and of NumPy differ in the last bit
+    assert all(np.allclose(p, q, rtol=0, atol=1e-12) for p, q in zip(*walks))
 
 
 # ---------------------------------------------------------------- state
@@ -322,9 +336,11 @@ def test_the_last_error_is_a_number_for_everybody():
     assert gpu.param_groups[0]['loss'] == 3.0
 
 
-@pytest.mark.parametrize('event', ['a host error', 'deepcopy', 'state_dict', 'save', 'no gradient', 'a type that changes', 'nothing'])
+@pytest.mark.parametrize('event', ['a host error', 'deepcopy', 'state_dict', 'save', 'no gradient',
+                                   'a type that changes', 'nothing'])
 def test_the_last_error_survives(event, tmp_path):
-    # each time the next error is 2: a rise against 1, and a fall against the 9 or inf that would be there if 1 were lost
+    # each time the next error is 2: a rise against 1, and a fall against the 9 or inf that would be there if
+    # 1 were lost
     there, here, gpu, host = stepped()
     gs = [np.full(p.shape, -1.0, np.float32) * np.sign(p.grad.get()) for p in there]
     if event == 'deepcopy':
@@ -353,7 +369,8 @@ def test_the_last_error_survives(event, tmp_path):
 def test_state_travels_both_ways(variant, dtype):
     there, here, gpu, host = stepped(variant, dtype)
     up, down = host.state_dict(), gpu.state_dict()
-    assert same([down['state'][0][key] for key in ('prev', 'step_size')], [up['state'][0][key] for key in ('prev', 'step_size')])
+    assert same([down['state'][0][key] for key in ('prev', 'step_size')],
+                [up['state'][0][key] for key in ('prev', 'step_size')])
     gpu.load_state_dict(up)
     host.load_state_dict(down)
     for gs in streams_of(dtype, [(3,), (2, 2)], 6)[3:]:
@@ -451,13 +468,15 @@ def captured(variant='irprop+', eager=1, maximize=False, dtype='float32', sizes=
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_a_graph_replays_steps(variant, dtype, eager, maximize):
     there, optimizer, step, stream = captured(variant, eager, maximize, dtype)
-    state, ws = [init(np.zeros(p.shape, dtype), 0.01) for p in there], [np.zeros(p.shape, dtype) for p in there]
+    state, ws = ([init(np.zeros(p.shape, dtype), 0.01) for p in there],
+                 [np.zeros(p.shape, dtype) for p in there])
     busy = []
     for error, *gs in zip(errors(20), *[gradients(p.shape, 20, dtype, k) for k, p in enumerate(there)]):
         step(gs, error)
         busy.append(cupy.full(5000, 7.0, dtype))  # takes memory that a capture might have given back
         for i, g in enumerate(gs):
-            dw, state[i] = update(-g if maximize else g, state[i], variant=variant, loss=-error if maximize else error)
+            dw, state[i] = update(-g if maximize else g, state[i], variant=variant,
+                                  loss=-error if maximize else error)
             ws[i] = (ws[i] + dw).astype(dtype)
         assert same([p.data for p in there], ws)
     assert all((b == 7.0).all() for b in busy)
@@ -524,7 +543,8 @@ def test_tensors_on_the_gpu(launches, variant, kind):
     torch = torch_on_gpu()
     dtype, random = getattr(torch, kind), torch.Generator().manual_seed(0)
     values = [torch.randn(size, generator=random, dtype=dtype) for size in [(300,), (2, 3), ()]]
-    there, here = [v.to('cuda').requires_grad_() for v in values], [v.clone().requires_grad_() for v in values]
+    there, here = ([v.to('cuda').requires_grad_() for v in values],
+                   [v.clone().requires_grad_() for v in values])
     gpu, host = Rprop(there, variant=variant), Rprop(here, variant=variant)
     for k in range(8):
         for p, q in zip(there, here):
@@ -534,8 +554,10 @@ def test_tensors_on_the_gpu(launches, variant, kind):
         before = there[0]._version
         gpu.step(loss=torch.tensor(loss, device='cuda') if k % 3 else loss)
         host.step(loss=loss)
-        assert all(torch.equal(p.detach().cpu(), q.detach()) for p, q in zip(there, here)) and there[0]._version > before
-    assert len(launches) == 8 and all(gpu.state[p][name].is_cuda for p in there for name in ('sign', 'step_size'))
+        assert (all(torch.equal(p.detach().cpu(), q.detach()) for p, q in zip(there, here))
+                and there[0]._version > before)
+    assert len(launches) == 8 and all(gpu.state[p][name].is_cuda for p in there
+                                      for name in ('sign', 'step_size'))
     down = gpu.state_dict()
     host.load_state_dict(down)
     gpu.load_state_dict(host.state_dict())
@@ -595,7 +617,8 @@ def test_torch_and_cupy_do_not_mix_silently():
     p = torch.zeros(4).to('cuda').requires_grad_()
     p.grad = torch.ones(4).to('cuda')
     optimizer = Rprop([p], variant='irprop+')
-    optimizer.step(loss=cupy.full((), 3.0))  # another library's error is read, and not compared in a stream that nobody ordered
+    # another library's error is read, and not compared in a stream that nobody ordered
+    optimizer.step(loss=cupy.full((), 3.0))
     assert optimizer.param_groups[0]['loss'] == 3.0
     p.grad = cupy.ones(4, np.float32) if not isinstance(p, torch.Tensor) else p.grad
     own = Parameter(cupy.zeros(3))
@@ -667,7 +690,8 @@ for how in ('plain', 'strided'):
     one.step(loss=0.5)
     one.zero_grad(set_to_none=False)
     one.state[ps[1]]['step_size'] = np.full(4, 0.5)
-    one.load_state_dict(optimizer.state_dict() | {'state': {0: optimizer.state_dict()['state'][1]}, 'param_groups': one.state_dict()['param_groups']})
+    one.load_state_dict(optimizer.state_dict() | {'state': {0: optimizer.state_dict()['state'][1]},
+                                                  'param_groups': one.state_dict()['param_groups']})
     assert one.state[ps[1]]['step_size'].device.id == 1
 print('two devices')
 '''
@@ -685,8 +709,10 @@ def test_two_devices():
 
 def test_every_name_of_cupys_that_the_package_uses_exists():
     text = {path: path.read_text(encoding='utf-8') for path in PACKAGE.rglob('*.py')}
-    named = {(path.name, name) for path, code in text.items() for name in re.findall(r"\bcupyx?((?:\.\w+)+)", code.replace("sys.modules['cupy']", 'cupy'))}
-    named |= {('cuda.py', '.cuda' + name) for name in re.findall(r"(?<![.\w])cuda((?:\.\w+)+)", text[PACKAGE / 'inside' / 'cuda.py'])}
+    named = {(path.name, name) for path, code in text.items()
+             for name in re.findall(r"\bcupyx?((?:\.\w+)+)", code.replace("sys.modules['cupy']", 'cupy'))}
+    named |= {('cuda.py', '.cuda' + name)
+              for name in re.findall(r"(?<![.\w])cuda((?:\.\w+)+)", text[PACKAGE / 'inside' / 'cuda.py'])}
     assert len(named) > 10
     for path, name in named:
         found = cupy
@@ -698,7 +724,9 @@ def test_every_name_of_cupys_that_the_package_uses_exists():
 def test_every_name_of_an_array_namespace_that_the_package_uses_exists():
     # what is called as xp.name, outside of branches for torch
     torch_alone = {'view_as_real', 'from_numpy', 'no_grad', 'is_inference_mode_enabled', 'astype', 'Tensor'}
-    used = {name for path in PACKAGE.rglob('*.py') for name in re.findall(r'\bxp\.(\w+)|namespace\(\w+\)\.(\w+)', path.read_text(encoding='utf-8')) for name in name if name}
+    used = {name for path in PACKAGE.rglob('*.py')
+            for name in re.findall(r'\bxp\.(\w+)|namespace\(\w+\)\.(\w+)', path.read_text(encoding='utf-8'))
+            for name in name if name}
     assert {'where', 'clip', 'zeros'} <= used
     assert not {name for name in used - torch_alone if not hasattr(cupy, name)}
 
@@ -739,4 +767,5 @@ def test_a_lazy_stream_is_late_and_an_eager_one_is_not():
     with second:
         early = a.get()  # nobody ordered the two
     first.synchronize()
-    assert early.tolist() == [0 if os.environ.get('EMU_LAZY') == '1' else 1] * 4 and a.get().tolist() == [1] * 4
+    assert (early.tolist() == [0 if os.environ.get('EMU_LAZY') == '1' else 1] * 4
+            and a.get().tolist() == [1] * 4)

@@ -1,4 +1,5 @@
-"""The two documents' examples, as they stand on their pages: only prefixes and the lines that make data are changed, and it is shown which.
+"""The two documents' examples, as they stand on their pages: only prefixes and the lines that make data are
+changed, and it is shown which.
 
 The first is a walk-through (hasty.ai, Rprop, 2022), the second a class reference (Lucid, optim.Rprop).
 """
@@ -95,7 +96,8 @@ class Ours:
         return np.array(data.get() if hasattr(data, 'get') else data)
 
     def walk_through(self):
-        return changed(WALK_THROUGH, ('import torch\nimport torch.nn as nn', OUR_IMPORTS), ('torch.optim.', 'optim.'),
+        return changed(WALK_THROUGH, ('import torch\nimport torch.nn as nn', OUR_IMPORTS),
+                       ('torch.optim.', 'optim.'),
                        ('torch.randn(10, 3)', 'array(noise[0])'), ('torch.randn(10, 2)', 'array(noise[1])'))
 
     def reference(self):
@@ -116,11 +118,13 @@ class Torchs(Ours):
         return p.detach().numpy().copy()
 
     def walk_through(self):
-        return changed(WALK_THROUGH, ('import torch\n', 'import rprop_lit.optim as optim\n'), ('torch.optim.', 'optim.'),
+        return changed(WALK_THROUGH, ('import torch\n', 'import rprop_lit.optim as optim\n'),
+                       ('torch.optim.', 'optim.'),
                        ('torch.randn(10, 3)', 'array(noise[0])'), ('torch.randn(10, 2)', 'array(noise[1])'))
 
     def reference(self):
-        return changed(REFERENCE, ('import lucid.optim', 'import rprop_lit.optim'), ('import lucid.nn', 'import torch.nn'),
+        return changed(REFERENCE, ('import lucid.optim', 'import rprop_lit.optim'),
+                       ('import lucid.nn', 'import torch.nn'),
                        ('[1.0, 2.0, 3.0]', 'array([1.0, 2.0, 3.0])'))
 
 
@@ -184,14 +188,16 @@ def test_walk_through_runs(library, dtype, capsys):
     assert printed[0] == 'loss:' and float(printed[1]) == scope['loss'].item() > 0
     x, y, linear = scope['x'], scope['y'], scope['linear']
     pred = here.numbers(x) @ here.numbers(linear.weight).T + here.numbers(linear.bias)
-    assert np.isclose(scope['loss'].item(), ((pred - here.numbers(y)) ** 2).mean(), rtol=1e-6)  # float32 carries seven digits
+    # float32 carries seven digits
+    assert np.isclose(scope['loss'].item(), ((pred - here.numbers(y)) ** 2).mean(), rtol=1e-6)
     assert str(scope['loss'].dtype).endswith(dtype) and str(linear.weight.dtype).endswith(dtype)
     assert type(scope['optimizer']) is rprop_lit.optim.Rprop
 
 
 @both
 def test_walk_through_converges_to_least_squares(library, dtype):
-    "The best linear layer is known. The last step is 1e-6 or longer, which costs about its square; in float32 rounding costs more."
+    """The best linear layer is known. The last step is 1e-6 or longer, which costs about its square;
+    in float32 rounding costs more."""
     here = library(dtype)
     scope = walked(here)
     x, y = here.numbers(scope['x']).astype(float), here.numbers(scope['y']).astype(float)
@@ -201,13 +207,16 @@ def test_walk_through_converges_to_least_squares(library, dtype):
     losses = steps(scope, 200)
     assert losses[0] > best + 0.1
     assert abs(losses[-1] - best) < (1e-10 if dtype == 'float64' else 1e-6)
-    assert abs(here.numbers(scope['linear'].weight).T - solution[:3]).max() < (1e-5 if dtype == 'float64' else 1e-3)
-    assert abs(here.numbers(scope['linear'].bias) - solution[3]).max() < (1e-5 if dtype == 'float64' else 1e-3)
+    assert (abs(here.numbers(scope['linear'].weight).T - solution[:3]).max()
+            < (1e-5 if dtype == 'float64' else 1e-3))
+    assert (abs(here.numbers(scope['linear'].bias) - solution[3]).max()
+            < (1e-5 if dtype == 'float64' else 1e-3))
 
 
 @both
 def test_walk_through_ends_where_torchs_optimizer_ends(dtype):
-    "The unchanged document, torch's Rprop included, and our modules with our Rprop: from the same weights, through the same weights"
+    """The unchanged document, torch's Rprop included, and our modules with our Rprop:
+    from the same weights, through the same weights"""
     torch = pytest.importorskip('torch', reason='torch is not installed')
     before, kept = torch.get_default_dtype(), dict(vars(rprop_lit.nn.default))
     try:
@@ -219,8 +228,10 @@ def test_walk_through_ends_where_torchs_optimizer_ends(dtype):
             getattr(ours['linear'], name).data[...] = getattr(theirs['linear'], name).detach().numpy()
         steps(ours, 20)
         steps(theirs, 20)
-        for name in ('weight', 'bias'):  # exact: the gradients differ in their last bits, and Rprop reads only their signs
-            assert np.array_equal(getattr(ours['linear'], name).data, getattr(theirs['linear'], name).detach().numpy())
+        # exact: the gradients differ in their last bits, and Rprop reads only their signs
+        for name in ('weight', 'bias'):
+            assert np.array_equal(getattr(ours['linear'], name).data,
+                                  getattr(theirs['linear'], name).detach().numpy())
     finally:
         torch.set_default_dtype(before)
         vars(rprop_lit.nn.default).update(kept)

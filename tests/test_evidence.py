@@ -11,9 +11,11 @@ jsonschema = pytest.importorskip('jsonschema', reason='jsonschema is not install
 EVIDENCE = Path(__file__).parent / 'evidence'
 RESULTS = sorted(p for p in EVIDENCE.glob('*.json') if not p.name.endswith('.schema.json'))
 MADE = {'type': 'object', 'required': ['command', 'date', 'hardware', 'versions'], 'properties': {
-    'command': {'type': 'string', 'pattern': r'^python tests/evidence/\w+\.py'}, 'date': {'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\d$'},
+    'command': {'type': 'string', 'pattern': r'^python tests/evidence/\w+\.py'},
+    'date': {'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\d$'},
     'hardware': {'type': 'string', 'minLength': 3},
-    'versions': {'type': 'object', 'required': ['python', 'numpy'], 'additionalProperties': {'type': 'string', 'pattern': r'^\d+\.\d+'}}}}
+    'versions': {'type': 'object', 'required': ['python', 'numpy'],
+                 'additionalProperties': {'type': 'string', 'pattern': r'^\d+\.\d+'}}}}
 
 
 def load(path):
@@ -23,7 +25,8 @@ def load(path):
 def schema_of(path):
     "The schema beside a result file, with the part that all have in common"
     schema = load(path.with_suffix('.schema.json'))
-    return {**schema, 'required': ['made', *schema['required']], 'properties': {'made': MADE, **schema['properties']}}
+    return {**schema, 'required': ['made', *schema['required']],
+            'properties': {'made': MADE, **schema['properties']}}
 
 
 def complaints(results, schema):
@@ -88,12 +91,15 @@ def script(name):
     return module
 
 
-@pytest.mark.parametrize('method, setting', [('irprop-', None), ('irprop+', None), ('Adam', 0.3), ('L-BFGS-B', None)])
+@pytest.mark.parametrize('method, setting', [('irprop-', None), ('irprop+', None), ('Adam', 0.3),
+                                             ('L-BFGS-B', None)])
 def test_attacks_on_two_chains_again(method, setting):
     puf, results = script('puf'), load(EVIDENCE / 'puf.json')
-    row, = (row for row in results['race'] if (row['k'], row['method'], row['setting']) == (2, method, setting))
+    row, = (row for row in results['race']
+            if (row['k'], row['method'], row['setting']) == (2, method, setting))
     again = puf.attacks({'k': 2, 'method': method, 'setting': setting}, 12)
-    # another BLAS rounds otherwise, which may move the moment of 95 % beyond the next look, and a line search by a point or two
+    # another BLAS rounds otherwise, which may move the moment of 95 % beyond the next look, and a line search
+    # by a point or two
     near = 2 if method == 'L-BFGS-B' else results['settings']['look']
     assert len(row['used']) >= 12 and None not in row['solved']
     assert all(abs(new - old) <= near for new, old in zip(again['solved'], row['solved']))
@@ -104,7 +110,8 @@ def test_attacks_that_fail_are_counted_with_all_they_used():
     for part in ('race', 'scaled', 'small'):
         for row in load(EVIDENCE / 'puf.json')[part]:
             assert len(row['used']) == len(row['solved'])
-            assert all(used == solved for used, solved in zip(row['used'], row['solved']) if solved is not None)
+            assert all(used == solved for used, solved in zip(row['used'], row['solved'])
+                       if solved is not None)
 
 
 def test_all_methods_attack_the_same_chips():
@@ -113,18 +120,23 @@ def test_all_methods_attack_the_same_chips():
         for k in (2, 3, 4):
             lengths = {len(row.get('used', row.get('errors'))) for row in results[part] if row['k'] == k}
             assert len(lengths) <= 1, f'{part}, k = {k}: {lengths}'
-    names = [(part, name) for part, name, _ in puf.jobs() if str(name['k']) in results['settings']['challenges']]
-    assert len(names) > 60 and all(any(name.items() <= row.items() for row in results[part]) for part, name in names)
+    names = [(part, name) for part, name, _ in puf.jobs()
+             if str(name['k']) in results['settings']['challenges']]
+    assert len(names) > 60 and all(any(name.items() <= row.items() for row in results[part])
+                                   for part, name in names)
 
 
-@pytest.mark.parametrize('method, setting', [('irprop-', None), ('irprop+', None), ('Adam', 0.1), ('momentum', 0.0001)])
+@pytest.mark.parametrize('method, setting', [('irprop-', None), ('irprop+', None), ('Adam', 0.1),
+                                             ('momentum', 0.0001)])
 def test_a_line_of_the_table_again(method, setting):
     pytest.importorskip('sklearn', reason='scikit-learn is not installed: it brings the data')
     table, task = script('table'), 'least absolute deviations, raw diabetes features'
-    row, = (row for row in load(EVIDENCE / 'table.json')['rows'] if (row['task'], row['method'], row['setting']) == (task, method, setting))
+    row, = (row for row in load(EVIDENCE / 'table.json')['rows']
+            if (row['task'], row['method'], row['setting']) == (task, method, setting))
     again = table.grown({'task': task, 'method': method, 'setting': setting}, 3)
     for mark, losses in again['losses'].items():
-        # a last bit decides on which side of a kink a step ends; paths part there, and end at nearly the same height
+        # a last bit decides on which side of a kink a step ends; paths part there, and end at nearly the same
+        # height
         assert losses == pytest.approx(row['losses'][mark][:3], rel=0.02)
 
 
@@ -138,7 +150,8 @@ def test_the_gradients_of_the_tasks():
         w = start + 0.01 * rng.normal(size=start.size)
         g, way = fun(w)[1], rng.normal(size=w.size) * 1e-7
         slope = (fun(w + way)[0] - fun(w - way)[0]) / 2
-        # the error of a quotient over a way of 1e-7: what is left of 1e-16 of the loss, and a second-order part
+        # the error of a quotient over a way of 1e-7: what is left of 1e-16 of the loss, and a second-order
+        # part
         assert slope == pytest.approx(g @ way, rel=1e-3, abs=1e-13 * max(1, abs(fun(w)[0]))), task
 
 

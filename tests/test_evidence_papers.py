@@ -62,7 +62,8 @@ def test_stopping_rules_by_hand():
     assert papers.stop('UP', 1, falls, rises) == 25 and papers.stop('UP', 3, falls, rises) == 35
     assert papers.stop('GL', 1, falls, rises) == 25 and papers.stop('GL', 20, falls, rises) == 45
     assert papers.stop('PQ', 1, np.ones(60), rises) == 25  # no progress at all
-    slow = np.tile([1.01, 1, 1, 1, 1], 12)  # a progress of 2 in every strip; the loss is 4, 9, 14 from epoch 25 on
+    # a progress of 2 in every strip; the loss is 4, 9, 14 from epoch 25 on
+    slow = np.tile([1.01, 1, 1, 1, 1], 12)
     assert [papers.stop('PQ', level, slow, rises) for level in (1, 3, 5)] == [25, 30, 35]
 
 

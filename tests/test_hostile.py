@@ -1,4 +1,5 @@
-"""State files that are damaged, foreign or hostile; writers that are killed; long runs, threads, forks, copies."""
+"""State files that are damaged, foreign or hostile; writers that are killed;
+long runs, threads, forks, copies."""
 import copy
 import io
 import json
@@ -13,9 +14,11 @@ import threading
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from streams import alone
 
 from rprop_lit.inside.files import digest, read_arrays, write_arrays
 from rprop_lit.optim import Parameter, Rprop
@@ -43,7 +46,8 @@ def all_of(optimizer, ps):
     "Everything that a load may not change when it fails"
     def plain(value):
         return value.tolist() if hasattr(value, 'tolist') else str(value)
-    return json.dumps(optimizer.state_dict(), default=plain), [p.data.tobytes() for p in ps], [id(p) for p in optimizer.state]
+    return (json.dumps(optimizer.state_dict(), default=plain), [p.data.tobytes() for p in ps],
+            [id(p) for p in optimizer.state])
 
 
 @pytest.fixture
@@ -107,7 +111,8 @@ def test_flipped_bits_are_refused_or_mean_nothing(saved):
             arrays = read_arrays(path)
         except ValueError:
             refused(path, optimizer, ps)
-        else:  # dates and attributes in the zip's headers do not matter: what is read must then be what was written
+        else:
+            # dates and attributes in the zip's headers do not matter: what is read must be what was written
             silent += 1
             assert digest(arrays) == digest(good)
     assert silent < 200
@@ -126,8 +131,10 @@ def test_one_flipped_bit_of_the_data_breaks_the_checksum(saved, key):
 
 
 FOREIGN = {
-    'empty': b'', 'text': b'these are not the weights', 'a pickle': pickle.dumps({'state': {}}), 'a zip of something': None,
-    'an .npy': None, 'an .npz without a checksum': None, 'zeros': bytes(10_000), 'json': b'{"state": {}, "param_groups": []}',
+    'empty': b'', 'text': b'these are not the weights', 'a pickle': pickle.dumps({'state': {}}),
+    'a zip of something': None,
+    'an .npy': None, 'an .npz without a checksum': None, 'zeros': bytes(10_000),
+    'json': b'{"state": {}, "param_groups": []}',
 }
 
 
@@ -167,15 +174,22 @@ def with_arrays(path, **changes):
 
 
 WRONG = [
-    ({'step_size.0': np.ones((3, 2), np.float32)}, 'shape'), ({'step_size.1': np.ones(5)}, 'shape'), ({'prev.0': np.zeros(6, np.float32)}, 'shape'),
+    ({'step_size.0': np.ones((3, 2), np.float32)}, 'shape'), ({'step_size.1': np.ones(5)}, 'shape'),
+    ({'prev.0': np.zeros(6, np.float32)}, 'shape'),
     ({'step_size.1': np.array(list('abcd'))}, 'type'), ({'prev.1': np.zeros(4, complex)}, ''),
-    ({'step_size.1': np.full(4, np.nan)}, 'finite'), ({'step_size.1': np.full(4, -1.0)}, 'at least 0'), ({'step_size.1': np.full(4, np.inf)}, 'finite'),
-    ({'step_size.1': None}, 'step_size'), ({'prev.0': None}, 'prev'), ({'step.0': np.array('many')}, ''), ({'step_size.7': np.ones(3)}, ''),
-    ({'groups': np.array('not json')}, ''), ({'groups': np.array('[]')}, 'another model'), ({'odd.name': np.zeros(2)}, ''),
-    ({'groups': np.array('[{"params": [0, 1], "lr": "fast"}]')}, 'lr'), ({'groups': np.array('[{"params": [0, 1], "variant": "sprop"}]')}, 'sprop'),
-    ({'groups': np.array('[{"params": [0, 1], "etas": [2, 1]}]')}, 'etas'), ({'groups': np.array('[{"params": [0, 1], "step_sizes": 5}]')}, 'step_sizes'),
+    ({'step_size.1': np.full(4, np.nan)}, 'finite'), ({'step_size.1': np.full(4, -1.0)}, 'at least 0'),
+    ({'step_size.1': np.full(4, np.inf)}, 'finite'),
+    ({'step_size.1': None}, 'step_size'), ({'prev.0': None}, 'prev'), ({'step.0': np.array('many')}, ''),
+    ({'step_size.7': np.ones(3)}, ''),
+    ({'groups': np.array('not json')}, ''), ({'groups': np.array('[]')}, 'another model'),
+    ({'odd.name': np.zeros(2)}, ''),
+    ({'groups': np.array('[{"params": [0, 1], "lr": "fast"}]')}, 'lr'),
+    ({'groups': np.array('[{"params": [0, 1], "variant": "sprop"}]')}, 'sprop'),
+    ({'groups': np.array('[{"params": [0, 1], "etas": [2, 1]}]')}, 'etas'),
+    ({'groups': np.array('[{"params": [0, 1], "step_sizes": 5}]')}, 'step_sizes'),
 ]
-ODD = [({'groups': None}, ''), ({'groups': np.array('[1, 2]')}, ''), ({'groups': np.array('{"a": 1}')}, ''), ({'groups': np.array('[{"params": 3}]')}, ''),
+ODD = [({'groups': None}, ''), ({'groups': np.array('[1, 2]')}, ''), ({'groups': np.array('{"a": 1}')}, ''),
+       ({'groups': np.array('[{"params": 3}]')}, ''),
        ({'step.0': np.array([1, 2])}, ''), ({'groups': np.array('[{"params": [[0], {}]}]')}, '')]
 
 
@@ -203,7 +217,8 @@ def test_a_state_that_fails_at_the_end_changes_nothing():
 
 def test_the_file_of_another_model_is_refused(saved, tmp_path):
     path, optimizer, ps = saved
-    for others in ([Parameter(np.ones(4))], [Parameter(np.ones(4)), Parameter(np.ones((2, 3)))], [Parameter(np.ones((2, 3))), Parameter(np.ones(4)), Parameter([1.0])]):
+    for others in ([Parameter(np.ones(4))], [Parameter(np.ones(4)), Parameter(np.ones((2, 3)))],
+                   [Parameter(np.ones((2, 3))), Parameter(np.ones(4)), Parameter([1.0])]):
         stranger = Rprop(others, 0.1)
         walk(stranger, others, 2)
         stranger.save(tmp_path / 'other.npz')
@@ -212,7 +227,8 @@ def test_the_file_of_another_model_is_refused(saved, tmp_path):
 
 def test_a_bomb_is_refused_before_it_is_unpacked(saved):
     path, optimizer, ps = saved
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file, file.open('step_size.0.npy', 'w', force_zip64=True) as member:
+    with (zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file,
+          file.open('step_size.0.npy', 'w', force_zip64=True) as member):
         for _ in range(256):
             member.write(bytes(2**20))
     assert path.stat().st_size < 2**20
@@ -286,7 +302,8 @@ def test_a_writer_may_be_killed_at_any_moment(tmp_path):
         optimizer = Rprop([p], 0.1)
         optimizer.load(path)
         steps.append(optimizer.state[p]['step'])
-        assert np.ptp(optimizer.state[p]['step_size']) == 0  # of one step, not half of one and half of another
+        # of one step, not half of one and half of another
+        assert np.ptp(optimizer.state[p]['step_size']) == 0
     assert min(steps) >= 1
 
 
@@ -312,9 +329,9 @@ def killed_at(k, save):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def test_a_writer_is_killed_before_every_line(tmp_path):
-    "The file is the old one or the new one, whole, wherever the writer was"
-    path = tmp_path / 'rprop.npz'
+def kill_before_every_line(folder):
+    "Print the steps of the files that writers leave who are killed before each line in turn"
+    path = Path(folder) / 'rprop.npz'
     p = Parameter(np.zeros(500))
     optimizer = Rprop([p], 0.1)
     p.grad = np.ones(500)
@@ -327,6 +344,13 @@ def test_a_writer_is_killed_before_every_line(tmp_path):
         assert len(set(arrays['step_size.0'].tolist())) == 1
         seen.append(int(arrays['step.0']))
         path.write_bytes(old)
+    print(json.dumps(seen))
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork on this system')
+def test_a_writer_is_killed_before_every_line(tmp_path):
+    "The file is the old one or the new one, whole, wherever the writer was"
+    seen = json.loads(alone('test_hostile', 'kill_before_every_line', str(tmp_path)))
     assert seen == sorted(seen) and set(seen) == {1, 2} and len(seen) > 10, seen
 
 
@@ -389,10 +413,12 @@ gc.collect()
 before = tracemalloc.take_snapshot()
 go(10_000)
 gc.collect()
-growth = sum(row.size_diff for row in tracemalloc.take_snapshot().compare_to(before, 'filename') if 'rprop_lit' in row.traceback[0].filename)
+rows = tracemalloc.take_snapshot().compare_to(before, 'filename')
+growth = sum(row.size_diff for row in rows if 'rprop_lit' in row.traceback[0].filename)
 tracemalloc.stop()
 go(100_000 - 12_000)
-print(growth, optimizer.state[p]['step'], np.isfinite(p.data).all() and (optimizer.state[p]['step_size'] <= 50).all())
+memory = optimizer.state[p]
+print(growth, memory['step'], np.isfinite(p.data).all() and (memory['step_size'] <= 50).all())
 """
 
 
@@ -422,7 +448,8 @@ def test_two_threads_share_no_scratch(sizes):
     for i, (ps, optimizer) in enumerate(alone):
         walk(optimizer, ps, 40, seed=i)
     together = [make() for _ in range(3)]
-    threads = [threading.Thread(target=walk, args=(optimizer, ps, 40, i), daemon=True) for i, (ps, optimizer) in enumerate(together)]
+    threads = [threading.Thread(target=walk, args=(optimizer, ps, 40, i), daemon=True)
+               for i, (ps, optimizer) in enumerate(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -454,7 +481,8 @@ def test_a_child_goes_on_as_its_parent(method):
     assert all(np.array_equal(p.data, r) for p, r in zip(ps, result))
 
 
-@pytest.mark.parametrize('way', [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize('way', [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
+                         ids=['deepcopy', 'pickle'])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_copies_are_independent_and_equal(way, variant):
     pair = trained(variant)

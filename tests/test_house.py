@@ -19,12 +19,15 @@ HEAVY = ['matplotlib', 'torch', 'cupy', 'scipy', 'numba', 'dask', 'fastcore', 'n
 
 def python(code):
     "What a fresh interpreter prints"
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=True).stdout.split()
 
 
-@pytest.mark.parametrize('name', ['rprop_lit', 'rprop_lit.nn', 'rprop_lit.optim', 'rprop_lit.inside.arrays', 'rprop_lit.conformance'])
+@pytest.mark.parametrize('name', ['rprop_lit', 'rprop_lit.nn', 'rprop_lit.optim', 'rprop_lit.inside.arrays',
+                                  'rprop_lit.conformance'])
 def test_import_brings_numpy_alone(name):
-    found = python(f'import sys, {name}; print(*[m for m in {HEAVY} if m in sys.modules], "numpy" in sys.modules)')
+    found = python(f'import sys, {name}; print(*[m for m in {HEAVY} if m in sys.modules], "numpy" in '
+                   'sys.modules)')
     assert found == ['True']
 
 
@@ -32,16 +35,21 @@ def test_import_brings_few_modules():
     # what makes an import slow is what it imports, and that can be counted
     code = 'import sys, numpy; before = set(sys.modules); import rprop_lit; print(*set(sys.modules) - before)'
     found = {name for name in python(code) if name.partition('.')[0] not in ('rprop_lit', 'numpy')}
-    assert {name.partition('.')[0] for name in found} <= sys.stdlib_module_names and len(found) <= 60, sorted(found)
+    assert ({name.partition('.')[0] for name in found} <= sys.stdlib_module_names
+            and len(found) <= 60), sorted(found)
 
 
 @pytest.mark.parametrize('setting', ['', 'true'])
 def test_a_comparison_of_megabytes_fails_at_once(tmp_path, setting):
-    # where CI is set, pytest writes both sides in full and looks for every line that differs: of plain bytes, that takes it longer than a test may last
-    (tmp_path / 'test_long.py').write_text('import numpy as np\nfrom streams import bits\n\ndef test_long():\n'
-                                           '    one, other = (np.random.default_rng(n).normal(size=10**5) for n in range(2))\n    assert [bits(one)] == [bits(other)]\n')
+    # where CI is set, pytest writes both sides in full and looks for every line that differs: of plain bytes,
+    # that takes it longer than a test may last
+    (tmp_path / 'test_long.py').write_text('import numpy as np\nfrom streams import bits\n\n'
+                                           'def test_long():\n'
+                                           '    one, other = (np.random.default_rng(n).normal(size=10**5) '
+                                           'for n in range(2))\n    assert [bits(one)] == [bits(other)]\n')
     env = dict(os.environ, PYTHONPATH=str(Path(__file__).parent), CI=setting)
-    run = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', 'test_long.py'], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', 'test_long.py'],
+                         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert run.returncode == 1 and '<800000 bytes, CRC' in run.stdout and len(run.stdout) < 3000
 
 
@@ -72,14 +80,16 @@ def imported(path):
                 names.add(module)
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.removeprefix('rprop_lit.') for name in names if name.startswith('rprop_lit.')} & {name_of(p) for p in MODULES}
+    return ({name.removeprefix('rprop_lit.') for name in names if name.startswith('rprop_lit.')}
+            & {name_of(p) for p in MODULES})
 
 
 @pytest.mark.parametrize('path', MODULES, ids=name_of)
 def test_a_module_leans_only_on_floors_below(path):
     floor = floors()
     below = {name for name, number in floor.items() if number < floor[name_of(path)]}
-    allowed = {'problems'} if path.stem == 'pictures' else below if path.stem in ('sunspots', 'command') else below - {'pictures'}
+    allowed = ({'problems'} if path.stem == 'pictures' else below if path.stem in ('sunspots', 'command')
+               else below - {'pictures'})
     assert imported(path) <= allowed
 
 
@@ -89,9 +99,11 @@ def code_lines(path):
     doc = set()
     for node in ast.walk(ast.parse(text)):
         body = getattr(node, 'body', None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+        if (isinstance(body, list) and body and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str)):
             doc |= set(range(body[0].lineno, body[0].end_lineno + 1))
-    return sum(bool(line.strip()) and not line.strip().startswith('#') and i not in doc for i, line in enumerate(text.splitlines(), 1))
+    return sum(bool(line.strip()) and not line.strip().startswith('#') and i not in doc
+               for i, line in enumerate(text.splitlines(), 1))
 
 
 def test_the_command_is_a_few_lines():
@@ -105,7 +117,8 @@ def test_few_public_names():
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
 def test_every_definition_says_what_it_is(path):
     tree = ast.parse(path.read_text(encoding='utf-8'))
-    silent = [n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')
+    silent = [n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+              and not n.name.startswith('_')
               and n.col_offset == 0 and not ast.get_docstring(n)]
     assert not silent
 
@@ -128,11 +141,13 @@ def pages():
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding='utf-8')
     if page.suffix == '.ipynb':
-        text = '\n'.join(''.join(cell['source']) for cell in json.loads(text)['cells'] if cell['cell_type'] == 'markdown')
+        text = '\n'.join(''.join(cell['source']) for cell in json.loads(text)['cells']
+                         if cell['cell_type'] == 'markdown')
     links = [link.partition('#')[0] for link in re.findall(r'\]\((?!https?:|#|mailto:)([^)\s]+)\)', text)]
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_no_page_speaks_of_a_machine():
     for page in pages():
-        assert not re.search(r'(?<![\w.:/~])/(tmp|work|root|home|Users)/', page.read_text(encoding='utf-8')), page
+        assert not re.search(r'(?<![\w.:/~])/(tmp|work|root|home|Users)/',
+                             page.read_text(encoding='utf-8')), page

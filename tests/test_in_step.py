@@ -1,4 +1,5 @@
-"""What is generated is what is committed: modules exported, notebooks clean, README.md in step with nbs/index.ipynb."""
+"""What is generated is what is committed: modules exported, notebooks clean,
+README.md in step with nbs/index.ipynb."""
 import filecmp
 import shutil
 import subprocess
@@ -29,7 +30,8 @@ def differing(copy, folder, pattern):
     "Files of the copy that are not, byte for byte, those of the tree"
     files = sorted(p.relative_to(copy) for p in (copy / folder).rglob(pattern))
     assert files
-    return [str(f) for f in files if not (book.ROOT / f).exists() or not filecmp.cmp(copy / f, book.ROOT / f, shallow=False)]
+    return [str(f) for f in files
+            if not (book.ROOT / f).exists() or not filecmp.cmp(copy / f, book.ROOT / f, shallow=False)]
 
 
 def test_modules_are_exported(copy):
@@ -60,4 +62,5 @@ def test_readme_is_the_index():
     assert (book.ROOT / 'README.md').read_text(encoding='utf-8') == text, 'run `python tests/book.py`'
     assert pictures
     for name, data in pictures.items():
-        assert Bits((book.ROOT / name).read_bytes()) == Bits(data), f'{name} is not the picture of nbs/index.ipynb: run `python tests/book.py`'
+        assert (Bits((book.ROOT / name).read_bytes())
+                == Bits(data)), f'{name} is not the picture of nbs/index.ipynb: run `python tests/book.py`'

@@ -36,9 +36,11 @@ def test_every_golden_trace(variant, dtype):
             if any(0 < abs(g) < small for g in trace.gradients):  # XLA takes subnormal numbers for zero
                 left_out.append(trace.name)
                 continue
-            walked = run(factory(variant, len(trace.gradients) < 10 and trace.name in ('golden', 'error not finite')), trace)
+            walked = run(factory(variant, len(trace.gradients) < 10
+                                 and trace.name in ('golden', 'error not finite')), trace)
             assert not walked.refused and not walked.wrote
-            assert np.array_equal(walked.weights, trace.variants[variant]['weights'], equal_nan=True), trace.name
+            assert np.array_equal(walked.weights, trace.variants[variant]['weights'],
+                                  equal_nan=True), trace.name
         assert len(left_out) < len(traces(dtype)) / 5
 
 
@@ -46,7 +48,8 @@ def test_every_golden_trace(variant, dtype):
 def test_a_tree_under_jit_and_scan_is_the_readable_form_on_each_array(variant):
     random = np.random.default_rng(0)
     shapes = {'a': (3, 2), 'b': [(4,), ()], 'none': None}
-    tree = jax.tree.map(lambda s: random.normal(size=s).astype('float32'), shapes, is_leaf=lambda s: isinstance(s, tuple))
+    tree = jax.tree.map(lambda s: random.normal(size=s).astype('float32'), shapes,
+                        is_leaf=lambda s: isinstance(s, tuple))
     grads = jax.tree.map(lambda w: random.normal(size=(30, *w.shape)).astype('float32'), tree)
     values = random.normal(size=30).astype('float32')
     values[7] = np.nan
@@ -78,14 +81,16 @@ def test_many_starts_at_once():
         return w
     starts, alone = jnp.arange(3.0), jax.jit(walk)
     gs = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)), 'float32')
-    assert jnp.array_equal(jax.jit(jax.vmap(walk))(starts, gs), jnp.stack([alone(w, g) for w, g in zip(starts, gs)]))
+    assert jnp.array_equal(jax.jit(jax.vmap(walk))(starts, gs),
+                           jnp.stack([alone(w, g) for w, g in zip(starts, gs)]))
 
 
 def test_updates_are_pure():
     method, w = rprop('irprop+'), {'w': jnp.ones(3)}
     state = method.init(w)
     _, after = method.update({'w': jnp.ones(3)}, state, value=1.0)
-    assert float(state.loss) == np.inf and float(after.loss) == 1.0 and not state.sign['w'].any() and after.sign['w'].all()
+    assert (float(state.loss) == np.inf and float(after.loss) == 1.0 and not state.sign['w'].any()
+            and after.sign['w'].all())
     again, _ = method.update({'w': jnp.ones(3)}, state, value=1.0)
     assert jnp.array_equal(again['w'], -jnp.full(3, .01, 'float32')) and isinstance(after, RpropState)
 
@@ -106,7 +111,8 @@ def test_half_types_have_wide_steps_and_an_empty_tree_moves_nothing():
 
 
 def test_refusals():
-    for settings, said in ((dict(variant='adam'), 'adam'), (dict(lr=-1), 'lr=-1'), (dict(etas=(2, 3)), r'\(2, 3\)'), (dict(step_sizes=(1, 0)), r'\(1, 0\)')):
+    for settings, said in ((dict(variant='adam'), 'adam'), (dict(lr=-1), 'lr=-1'),
+                           (dict(etas=(2, 3)), r'\(2, 3\)'), (dict(step_sizes=(1, 0)), r'\(1, 0\)')):
         with pytest.raises(ValueError, match=said):
             rprop(**settings)
     method, w = rprop('irprop+'), jnp.ones(2)
@@ -121,4 +127,5 @@ def test_refusals():
 def test_a_first_value_that_is_not_finite_moves_nothing():
     method, w = rprop('irprop+', lr=0.5), jnp.ones(2)
     moves, state = jax.jit(method.update)(w, method.init(w), value=jnp.nan)
-    assert not moves.any() and float(state.loss) == np.inf and (state.step == .25).all() and not state.sign.any()
+    assert (not moves.any() and float(state.loss) == np.inf and (state.step == .25).all()
+            and not state.sign.any())

@@ -56,7 +56,8 @@ def fits(runs):
 def run(*args, cwd, python=('-m', 'rprop_lit')):
     "Run the command in a folder of its own, as a user would"
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '80', 'PYTHONIOENCODING': 'utf-8'}
-    return subprocess.run([sys.executable, *python, *args], cwd=cwd, env=env, capture_output=True, encoding='utf-8', timeout=120)
+    return subprocess.run([sys.executable, *python, *args], cwd=cwd, env=env, capture_output=True,
+                          encoding='utf-8', timeout=120)
 
 
 # The data
@@ -64,7 +65,8 @@ def run(*args, cwd, python=('-m', 'rprop_lit')):
 def test_the_numbers_are_those_of_the_source():
     years, counts = sunspots()
     assert years.tolist() == list(range(1700, 1980))
-    known = {1700: 5, 1712: 0, 1750: 83.4, 1778: 154.4, 1816: 45.8, 1913: 1.4, 1920: 37.6, 1957: 190.2, 1979: 155.4}
+    known = {1700: 5, 1712: 0, 1750: 83.4, 1778: 154.4, 1816: 45.8, 1913: 1.4, 1920: 37.6,
+             1957: 190.2, 1979: 155.4}
     assert {year: counts[year - 1700] for year in known} == known
     assert counts.min() == 0 and counts.max() == 190.2 and round(counts.sum(), 6) == 13365.1
 
@@ -77,11 +79,13 @@ def test_the_file_names_its_source():
 
 def test_windows_are_the_years_before_oldest_first():
     inputs, targets = windows(np.arange(20.0), 12)
-    assert inputs[0].tolist() == list(range(12)) and targets.tolist() == list(range(12, 20)) and inputs.shape == (8, 12)
+    assert (inputs[0].tolist() == list(range(12)) and targets.tolist() == list(range(12, 20))
+            and inputs.shape == (8, 12))
 
 
 def test_the_periods_do_not_overlap_and_the_scale_is_of_the_training_years():
-    assert {name: (TASK.years[part].min(), TASK.years[part].max()) for name, part in TASK.parts.items()} == PERIODS
+    assert ({name: (TASK.years[part].min(), TASK.years[part].max()) for name, part in TASK.parts.items()}
+            == PERIODS)
     counts = sunspots()[1]
     assert TASK.scale == 154.4 and np.array_equal(TASK.targets, counts[12:] / 154.4)
     assert np.array_equal(TASK.inputs[-1], counts[-13:-1] / 154.4)
@@ -124,7 +128,8 @@ def test_training_is_that_of_a_network_written_out_by_hand(variant):
             dw, states[i] = update(g, states[i], variant=variant, loss=np.mean(miss**2))
             w[i] = w[i] + dw
     fitted = fit(TASK, variant, seed=3, epochs=100)
-    assert np.allclose(fitted.errors['training'], curve, rtol=1e-9)  # gradients summed in another order; signs agree
+    # gradients summed in another order; signs agree
+    assert np.allclose(fitted.errors['training'], curve, rtol=1e-9)
     assert np.allclose(fitted.steps[-1], np.concatenate([s.step.ravel() for s in states]), rtol=1e-12)
 
 
@@ -132,7 +137,8 @@ def test_the_kept_weights_are_those_of_the_lowest_validation_error(fits):
     for f in fits.values():
         assert arv(forecast_of(f, TASK), TASK) == {name: curve[f.stopped] for name, curve in f.errors.items()}
         assert f.errors['validation'][f.stopped] == f.errors['validation'].min()
-    assert min(f.stopped for f in fits.values()) < 59  # so that somewhere the last weights are not the kept ones
+    # so that somewhere the last weights are not the kept ones
+    assert min(f.stopped for f in fits.values()) < 59
 
 
 def test_validation_and_test_years_take_no_part_in_the_gradient(fits):
@@ -154,7 +160,8 @@ def test_a_seed_is_a_start(fits):
 def test_the_bar_is_told_of_every_evaluation():
     ticks = []
     f = fit(TASK, 'irprop-', epochs=7, tick=lambda: ticks.append(1))
-    assert len(ticks) == 7 and f.steps.shape == (7, 113) and all(len(curve) == 7 for curve in f.errors.values())
+    assert (len(ticks) == 7 and f.steps.shape == (7, 113)
+            and all(len(curve) == 7 for curve in f.errors.values()))
 
 
 # The starts
@@ -164,7 +171,8 @@ def test_every_variant_is_trained_from_every_start():
     runs = train(TASK, ['rprop-', 'irprop+'], [4, 2, 9], 3, lambda: ticks.append(1))
     assert list(runs) == ['rprop-', 'irprop+'] and len(ticks) == 18
     for variant, group in runs.items():
-        assert [f.errors['training'].tolist() for f in group] == [fit(TASK, variant, seed, 3).errors['training'].tolist() for seed in (4, 2, 9)]
+        assert ([f.errors['training'].tolist() for f in group]
+                == [fit(TASK, variant, seed, 3).errors['training'].tolist() for seed in (4, 2, 9)])
 
 
 def test_kept_errors_and_wins(runs):
@@ -173,7 +181,8 @@ def test_kept_errors_and_wins(runs):
         for k, f in enumerate(group):
             assert arv(forecast_of(f, TASK), TASK) == {period: errors[period][k] for period in PERIODS}
         line = arv(linear(TASK), TASK)
-        assert ahead(TASK, group) == {period: sum(x < line[period] for x in errors[period]) for period in PERIODS}
+        assert ahead(TASK, group) == {period: sum(x < line[period] for x in errors[period])
+                                      for period in PERIODS}
 
 
 def test_the_leading_start_is_that_of_the_lowest_validation_error(runs):
@@ -186,7 +195,8 @@ def test_the_leading_start_is_that_of_the_lowest_validation_error(runs):
 # The table
 
 def test_evaluations_are_counted_from_one():
-    assert [evaluations_to(np.array([3.0, 2.0, 2.5, 1.0]), level) for level in (3, 2, 1.5, 0.5)] == [1, 2, 4, np.inf]
+    assert ([evaluations_to(np.array([3.0, 2.0, 2.5, 1.0]), level) for level in (3, 2, 1.5, 0.5)]
+            == [1, 2, 4, np.inf])
 
 
 def test_a_standing_holds_medians():
@@ -194,24 +204,30 @@ def test_a_standing_holds_medians():
     row, level = standing(TASK, group), TARGET * arv(linear(TASK), TASK)['training']
     assert row['target'] == sorted(evaluations_to(f.errors['training'], level) for f in group)[1] < 200
     assert row['kept'] == sorted(f.stopped + 1 for f in group)[1]
-    assert {period: row[period] for period in PERIODS} == {period: sorted(e)[1] for period, e in kept(group).items()}
+    assert ({period: row[period] for period in PERIODS}
+            == {period: sorted(e)[1] for period, e in kept(group).items()})
 
 
 def test_the_table_shows_the_standings(runs):
     lines = table(TASK, runs).splitlines()
     assert [line.split()[0] for line in lines[3:]] == list(VARIANTS) and max(map(len, lines)) <= 80
-    assert lines[2].split() == [*LINE.split(), '-', '-', *(f'{x:.4f}' for x in arv(linear(TASK), TASK).values()), '-', '-']
+    assert lines[2].split() == [*LINE.split(), '-', '-',
+                                *(f'{x:.4f}' for x in arv(linear(TASK), TASK).values()), '-', '-']
     for line, (variant, group) in zip(lines[3:], runs.items(), strict=True):
         row, test = standing(TASK, group), kept(group)['test']
         waits = '-' if row['target'] == np.inf else f"{row['target']:g}", f"{row['kept']:g}"
         errors = [f'{row[period]:.4f}' for period in PERIODS]
-        assert line.split() == [variant, *waits, *errors, f'{test.min():.3f}-{test.max():.3f}', f"{ahead(TASK, group)['test']}/3"]
+        assert line.split() == [variant, *waits, *errors, f'{test.min():.3f}-{test.max():.3f}',
+                                f"{ahead(TASK, group)['test']}/3"]
 
 
-@pytest.mark.parametrize('past, future, said', [(3, 2, 'to forecast better too'), (2, 1, 'not to forecast better'), (1, 0, 'not even'), (0, 3, 'lucky')])
+@pytest.mark.parametrize('past, future, said',
+                         [(3, 2, 'to forecast better too'), (2, 1, 'not to forecast better'),
+                          (1, 0, 'not even'), (0, 3, 'lucky')])
 def test_the_verdict_goes_by_majorities(past, future, said, monkeypatch):
     monkeypatch.setattr(page, 'ahead', lambda task, fits: {'training': past, 'test': future})
-    assert verdict(TASK, {'a': [None], 'b': [None, None]}).startswith(f'Ahead of the line: {past} of 3 networks in the training years, {future} in the test years;\n')
+    assert verdict(TASK, {'a': [None], 'b': [None, None]}).startswith(
+        f'Ahead of the line: {past} of 3 networks in the training years, {future} in the test years;\n')
     assert said in verdict(TASK, {'a': [None] * 3})
     monkeypatch.setattr(page, 'ahead', lambda task, fits: {'training': 2, 'test': 2})
     assert 'not even' in verdict(TASK, {'a': [None] * 4})  # half is no majority
@@ -239,12 +255,15 @@ def test_what_the_pictures_draw(fits):
     assert truth.get_xdata().tolist() == list(range(1921, 1980))
     assert np.allclose(truth.get_ydata(), sunspots()[1][221:], rtol=1e-14)  # scaled and scaled back
     assert np.array_equal(line.get_ydata(), linear(TASK)[209:] * TASK.scale)
-    assert np.array_equal(net.get_ydata(), forecast_of(fits[best], TASK)[209:] * TASK.scale) and best in net.get_label()
+    assert (np.array_equal(net.get_ydata(), forecast_of(fits[best], TASK)[209:] * TASK.scale)
+            and best in net.get_label())
     page.draw_curves(fits, TASK, middle)
     drawn = [line.get_ydata() for line in middle.lines]
     for f in fits.values():
-        assert all(any(np.array_equal(y, f.errors[name]) for y in drawn) for name in ('training', 'validation'))
-        assert any(np.array_equal(line.get_xydata(), [[f.stopped, f.errors['validation'][f.stopped]]]) for line in middle.lines)
+        assert all(any(np.array_equal(y, f.errors[name]) for y in drawn)
+                   for name in ('training', 'validation'))
+        assert any(np.array_equal(line.get_xydata(), [[f.stopped, f.errors['validation'][f.stopped]]])
+                   for line in middle.lines)
     page.draw_steps(fits, below)
     assert np.allclose(below.images[0].get_array(), np.log10(fits[best].steps).T)
 
@@ -255,10 +274,12 @@ def test_one_seed_one_table_and_a_picture(tmp_path):
     first, second = (run('--epochs', '20', '--starts', '2', '--seed', '7', cwd=tmp_path) for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
     assert first.stdout == second.stdout and all(f'\n{name} ' in first.stdout for name in [LINE, *VARIANTS])
-    assert (tmp_path / 'rprop_sunspots.png').read_bytes().startswith(b'\x89PNG') and 'rprop_sunspots.png' in first.stdout
+    assert ((tmp_path / 'rprop_sunspots.png').read_bytes().startswith(b'\x89PNG')
+            and 'rprop_sunspots.png' in first.stdout)
     assert [path.name for path in tmp_path.iterdir()] == ['rprop_sunspots.png']
     assert '160/160' in first.stderr  # the progress bar
-    assert '113 weights' in first.stdout and 'seeds 7 to 8' in first.stdout and max(map(len, first.stdout.splitlines())) <= 81
+    assert ('113 weights' in first.stdout and 'seeds 7 to 8' in first.stdout
+            and max(map(len, first.stdout.splitlines())) <= 81)
     other = run('--epochs', '20', '--starts', '2', '--seed', '8', '--no-plot', cwd=tmp_path)
     assert other.returncode == 0 and other.stdout.split('rprop- ')[1] != first.stdout.split('rprop- ')[1]
 
@@ -270,7 +291,8 @@ def test_several_starts_by_default():
 
 def test_one_variant_and_a_picture_elsewhere(tmp_path):
     (tmp_path / 'pictures').mkdir()
-    done = run('--variant', 'IRPROP+', '--epochs', '20', '--starts', '1', '--out', 'pictures/sun.svg', cwd=tmp_path)
+    done = run('--variant', 'IRPROP+', '--epochs', '20', '--starts', '1', '--out', 'pictures/sun.svg',
+               cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'irprop+ ' in done.stdout and 'rprop- ' not in done.stdout
     assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*.*')] == ['pictures/sun.svg']
@@ -291,14 +313,19 @@ def test_the_version_names_what_a_report_needs(tmp_path):
     done = run('--version', cwd=tmp_path)
     assert done.returncode == 0 and not list(tmp_path.iterdir())
     lines = done.stdout.splitlines()
-    assert lines[0] == f'rprop_lit {rprop_lit.__version__}' and lines[1].startswith('Python 3.') and f'numpy {np.__version__}' in lines
+    assert (lines[0] == f'rprop_lit {rprop_lit.__version__}' and lines[1].startswith('Python 3.')
+            and f'numpy {np.__version__}' in lines)
 
 
-BAD = [(['--variant', 'adam'], "'adam'"), (['--epochs', '0'], "'0' is not a whole number from 1 to"), (['--epochs', '1e3'], "'1e3'"),
-       (['--epochs', '9' * 30], 'whole number'), (['--seed', '-1'], "'-1'"), (['--seed', '4294967296'], 'to 4294967295'),
+BAD = [(['--variant', 'adam'], "'adam'"), (['--epochs', '0'], "'0' is not a whole number from 1 to"),
+       (['--epochs', '1e3'], "'1e3'"),
+       (['--epochs', '9' * 30], 'whole number'), (['--seed', '-1'], "'-1'"),
+       (['--seed', '4294967296'], 'to 4294967295'),
        (['--seed'], '--seed'), (['--out', 'sun.txt'], '.png, .pdf or .svg'),
-       (['--out', 'nowhere/sun.png'], "'nowhere/sun.png' cannot be written"), (['--out', '.png'], "'.png' names no picture"),
-       (['--out', '/dev/null.png/x.png'], 'cannot be written'), (['--starts', '0'], 'to 1000'), (['--out', 'sun.png', '--no-plot'], '--no-plot'),
+       (['--out', 'nowhere/sun.png'], "'nowhere/sun.png' cannot be written"),
+       (['--out', '.png'], "'.png' names no picture"),
+       (['--out', '/dev/null.png/x.png'], 'cannot be written'), (['--starts', '0'], 'to 1000'),
+       (['--out', 'sun.png', '--no-plot'], '--no-plot'),
        (['--speed', '3'], '--speed'), (['--ep', '3'], '--ep'), (['now'], 'now')]
 
 
@@ -312,7 +339,8 @@ def test_a_bad_option_is_one_line_and_status_2(args, said, capsys):
 
 
 def test_a_number_is_a_number_in_every_script():
-    assert command._parser().parse_args(['--epochs', '\N{ARABIC-INDIC DIGIT THREE}']).epochs == 3  # as for Python's own int
+    # as for Python's own int
+    assert command._parser().parse_args(['--epochs', '\N{ARABIC-INDIC DIGIT THREE}']).epochs == 3
 
 
 def test_a_bad_option_as_a_program(tmp_path):
@@ -325,7 +353,8 @@ SHORT = ['--epochs', '2', '--starts', '1', '--variant', 'rprop-']
 
 
 def test_help_is_named_only_where_it_helps(capsys):
-    for args, named in ((['--speed', '3'], True), (['now'], True), (['--epochs', '0'], False), (['--out', 'sun.txt'], False)):
+    for args, named in ((['--speed', '3'], True), (['now'], True), (['--epochs', '0'], False),
+                        (['--out', 'sun.txt'], False)):
         with pytest.raises(SystemExit):
             main(args)
         assert ('see --help' in capsys.readouterr().err) is named
@@ -350,7 +379,9 @@ def test_a_folder_that_takes_no_file_is_noticed_before_training(tmp_path, monkey
     with pytest.raises(SystemExit) as end:
         main([])
     out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, '') and err == "rprop_lit: argument --out: 'rprop_sunspots.png' cannot be written: Permission denied\n"
+    assert ((end.value.code, out) == (2, '')
+            and err == "rprop_lit: argument --out: 'rprop_sunspots.png' cannot be written: Permission "
+                       "denied\n")
 
 
 def test_a_picture_that_cannot_be_saved_is_one_line_after_the_table(monkeypatch, capsys, tmp_path):
@@ -362,7 +393,8 @@ def test_a_picture_that_cannot_be_saved_is_one_line_after_the_table(monkeypatch,
     with pytest.raises(SystemExit) as end:
         main([*SHORT, '--out', str(tmp_path / 'sun.png')])
     out, err = capsys.readouterr()
-    assert end.value.code == 1 and LINE in out and err.splitlines()[-1] == 'rprop_lit: the picture was not saved: No space left on device'
+    assert (end.value.code == 1 and LINE in out
+            and err.splitlines()[-1] == 'rprop_lit: the picture was not saved: No space left on device')
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [('sun.png', b'old')]
 
 
@@ -374,33 +406,42 @@ def test_ctrl_c_ends_in_one_line_with_what_was_done(monkeypatch, capsys, tmp_pat
         if len(calls) == 8:
             raise KeyboardInterrupt
     monkeypatch.setattr(page.optim.Rprop, 'step', step)
-    monkeypatch.setattr(page.optim.Rprop, 'state', property(lambda self: {p: {'step_size': p.data} for p in self.param_groups[0]['params']}))
+    monkeypatch.setattr(page.optim.Rprop, 'state',
+                        property(lambda self: {p: {'step_size': p.data}
+                                               for p in self.param_groups[0]['params']}))
     with pytest.raises((KeyboardInterrupt, SystemExit)) as end:
         main(['--epochs', '5', '--no-plot'])
     out, err = capsys.readouterr()
-    assert end.type is SystemExit and end.value.code == 130 and out == '' and err.splitlines()[-1] == 'rprop_lit: stopped after 7 of 100 evaluations, without a table and a picture'
+    assert (end.type is SystemExit and end.value.code == 130 and out == ''
+            and err.splitlines()[-1] == 'rprop_lit: stopped after 7 of 100 evaluations, without a table and '
+                                        'a picture')
 
 
 STREAMS = {'a full disk': ('>/dev/full', 1, 'the table was not written: No space left on device'),
-           'a closed pipe': ('| exit 0', 1, 'the table was not written: Broken pipe'), 'no stderr': ('2>&-', 0, ''), 'a full stderr': ('2>/dev/full', 0, '')}
+           'a closed pipe': ('| exit 0', 1, 'the table was not written: Broken pipe'),
+           'no stderr': ('2>&-', 0, ''), 'a full stderr': ('2>/dev/full', 0, '')}
 
 
-@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full here: full disks are left out')
+@pytest.mark.skipif(not Path('/dev/full').exists(),
+                    reason='there is no /dev/full here: full disks are left out')
 @pytest.mark.parametrize('name', STREAMS)
 def test_streams_that_do_not_take_what_is_written(name, tmp_path):
     redirect, status, said = STREAMS[name]
     shell = f'set -o pipefail; "{sys.executable}" -m rprop_lit {" ".join(SHORT)} --no-plot {redirect}'
-    done = subprocess.run(['bash', '-c', shell], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(['bash', '-c', shell], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
     assert 'Traceback' not in done.stderr and 'Exception' not in done.stderr
-    assert [line for line in done.stderr.replace('\r', '\n').splitlines() if line and 'training' not in line] == ([f'rprop_lit: {said}'] if said else [])
+    assert ([line for line in done.stderr.replace('\r', '\n').splitlines() if line and 'training' not in line]
+            == ([f'rprop_lit: {said}'] if said else []))
     assert (LINE in done.stdout) is (status == 0)
 
 
 def test_help(tmp_path):
     done = run('--help', cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ''
-    assert all(option in done.stdout for option in ('--variant', '--starts', '--seed', '--version', '--epochs', '--out', '--no-plot', '--help'))
+    assert all(option in done.stdout for option in ('--variant', '--starts', '--seed', '--version',
+                                                    '--epochs', '--out', '--no-plot', '--help'))
 
 
 def test_importing_the_command_runs_nothing(tmp_path):

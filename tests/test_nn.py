@@ -1,8 +1,10 @@
-"""Gradients and modules: every operation against measured slopes and against torch, and the habits that users of torch rely on.
+"""Gradients and modules: every operation against measured slopes and against torch, and the habits that users
+of torch rely on.
 
-Tolerances. A central difference carries about ten digits (half of float64's cancel), so measured slopes are compared to 1e-7 of the
-largest slope. torch and NumPy compute the same formulas in float64 but sum in different orders and have different exponentials, so
-they are compared to 1e-12 of the largest number. Where nothing is rounded, equality is exact.
+Tolerances. A central difference carries about ten digits (half of float64's cancel), so measured slopes are
+compared to 1e-7 of the largest slope. torch and NumPy compute the same formulas in float64 but sum in
+different orders and have different exponentials, so they are compared to 1e-12 of the largest number. Where
+nothing is rounded, equality is exact.
 """
 import gc
 import subprocess
@@ -16,7 +18,8 @@ import rprop_lit.optim as optim
 from rprop_lit.problems import slopes_of
 from rprop_lit.tensor import RULES, Tensor
 
-# One line an operation: the shapes of its inputs, and the operation as both `nn` and torch write it. Inputs lie between 0.5 and 2.
+# One line an operation: the shapes of its inputs, and the operation as both `nn` and torch write it. Inputs
+# lie between 0.5 and 2.
 TABLE = {
     'x + y': ([(4, 3), (4, 3)], lambda x, y: x + y),
     'x - y': ([(4, 3), (4, 3)], lambda x, y: x - y),
@@ -115,7 +118,8 @@ def gradients(fun, arrays, g=None):
 def close(ours, theirs, tolerance):
     "Same shape, and equal to `tolerance` of the largest number"
     ours, theirs = np.asarray(ours), np.asarray(theirs)
-    return ours.shape == theirs.shape and abs(ours - theirs).max(initial=0) <= tolerance * max(1, abs(theirs).max(initial=0))
+    return (ours.shape == theirs.shape
+            and abs(ours - theirs).max(initial=0) <= tolerance * max(1, abs(theirs).max(initial=0)))
 
 
 @pytest.fixture(autouse=True)
@@ -140,12 +144,14 @@ def test_slopes_are_those_measured(name):
     _, g, grads = gradients(fun, arrays)
     for i, grad in enumerate(grads):
         def moved(array, i=i):
-            return (g * fun(*[Tensor(array if j == i else other) for j, other in enumerate(arrays)]).data).sum(), None
+            inputs = [Tensor(array if j == i else other) for j, other in enumerate(arrays)]
+            return (g * fun(*inputs).data).sum(), None
         assert close(grad, slopes_of(moved, arrays[i]), 1e-7)
 
 
 class Plain(np.ndarray):
-    "NumPy's arrays with the curves as methods: what the operations of the table give where nobody traces them"
+    """NumPy's arrays with the curves as methods: what the operations of the table give where nobody traces
+    them"""
     def exp(self):
         return np.exp(self)
 
@@ -166,7 +172,8 @@ class Plain(np.ndarray):
 def test_values_are_those_of_numpy(name):
     fun, arrays = TABLE[name][1], inputs(name)
     value, expected = fun(*map(Tensor, arrays)).data, fun(*[array.view(Plain) for array in arrays])
-    assert close(value, expected, 1e-14)  # the sigmoid is another formula, and a vector in a product is a matrix to us
+    # the sigmoid is another formula, and a vector in a product is a matrix to us
+    assert close(value, expected, 1e-14)
 
 
 @cases
@@ -187,7 +194,8 @@ def test_type_is_kept(name, dtype):
     arrays = inputs(name, dtype)
     value, _, grads = gradients(TABLE[name][1], arrays)
     assert value.dtype == dtype
-    assert all(grad.dtype == dtype and grad.shape == array.shape for grad, array in zip(grads, arrays, strict=True))
+    assert all(grad.dtype == dtype and grad.shape == array.shape
+               for grad, array in zip(grads, arrays, strict=True))
 
 
 @cases
@@ -236,7 +244,8 @@ def test_every_pull_is_in_the_table():
     made, reached = set(), set()
     for name, rule in RULES.items():
         count = rule.__code__.co_argcount - len(options.get(name, {}))
-        made |= {(name, pull.__code__) for pull in rule(*[np.ones((2, 2))] * count, **options.get(name, {}))[1:]}
+        made |= {(name, pull.__code__)
+                 for pull in rule(*[np.ones((2, 2))] * count, **options.get(name, {}))[1:]}
     for shapes, fun in TABLE.values():
         todo = [fun(*[Tensor(np.ones(shape)) for shape in shapes])]
         for t in todo:
@@ -248,7 +257,8 @@ def test_every_pull_is_in_the_table():
 # --- numbers that are easy to get wrong
 
 
-@pytest.mark.parametrize('base, exponent', [(0.0, 0.0), (0.0, 1.0), (0.0, 2.0), (2.0, 0.0), (-2.0, 2.0), (-2.0, 3.0), (-2.0, -1.0)])
+@pytest.mark.parametrize('base, exponent', [(0.0, 0.0), (0.0, 1.0), (0.0, 2.0), (2.0, 0.0), (-2.0, 2.0),
+                                            (-2.0, 3.0), (-2.0, -1.0)])
 def test_powers_at_the_edge(base, exponent, torch):
     leaf, theirs = Tensor(np.array(base)), torch.tensor(base, dtype=torch.float64, requires_grad=True)
     (leaf ** exponent).backward()
@@ -272,7 +282,8 @@ def test_curves_far_out(curve, x, torch):
         out, expected = getattr(leaf, curve)(), getattr(theirs, curve)()
         out.backward()
         expected.backward()
-    assert np.allclose(out.data, expected.item(), rtol=1e-12, atol=1e-300, equal_nan=True)  # the smallest numbers have few digits
+    # the smallest numbers have few digits
+    assert np.allclose(out.data, expected.item(), rtol=1e-12, atol=1e-300, equal_nan=True)
     assert np.allclose(leaf.grad, theirs.grad.item(), rtol=1e-12, atol=1e-300, equal_nan=True)
 
 
@@ -283,10 +294,13 @@ def test_sigmoid_keeps_its_small_values():
 # --- constants and types
 
 
-constants = {'number': 3, 'float': 3.0, 'bool': True, 'numpy float64': np.float64(3), 'numpy float32': np.float32(3), 'numpy int': np.int64(3),
-             '0-d array': np.array(3.0), 'array': np.full(3, 3.0), 'array of float32': np.full(3, 3, np.float32), 'array of int': np.full(3, 3),
+constants = {'number': 3, 'float': 3.0, 'bool': True, 'numpy float64': np.float64(3),
+             'numpy float32': np.float32(3), 'numpy int': np.int64(3),
+             '0-d array': np.array(3.0), 'array': np.full(3, 3.0),
+             'array of float32': np.full(3, 3, np.float32), 'array of int': np.full(3, 3),
              'matrix': np.full((2, 3), 3.0), 'list': [3.0, 3.0, 3.0]}
-operators = {'+': lambda x, y: x + y, '-': lambda x, y: x - y, '*': lambda x, y: x * y, '/': lambda x, y: x / y, '**': lambda x, y: x ** y}
+operators = {'+': lambda x, y: x + y, '-': lambda x, y: x - y, '*': lambda x, y: x * y,
+             '/': lambda x, y: x / y, '**': lambda x, y: x ** y}
 
 
 @pytest.mark.parametrize('sign', operators)
@@ -300,7 +314,8 @@ def test_constants_on_both_sides(sign, kind, leaf, dtype):
         out = op(c, t) if swap else op(t, c)
         plain = np.asarray(c, dtype)
         assert type(out) is nn.Tensor and out.dtype == dtype
-        assert close(out.data, op(plain, w) if swap else op(w, plain), 4 * np.finfo(dtype).eps)  # x ** 3 may be rounded as x*x*x
+        # x ** 3 may be rounded as x*x*x
+        assert close(out.data, op(plain, w) if swap else op(w, plain), 4 * np.finfo(dtype).eps)
         out.sum().backward()
         assert t.grad.dtype == dtype and t.grad.shape == (3,)
 
@@ -316,7 +331,8 @@ def test_matrix_products_with_arrays_on_both_sides():
     A, B = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
     left, right = Tensor(A), Tensor(B)
     assert np.array_equal((A @ right).data, A @ B) and np.array_equal((left @ B).data, A @ B)
-    assert np.array_equal((A[0] @ right).data, A[0] @ B) and np.array_equal((left @ B[:, 0]).data, A @ B[:, 0])
+    assert (np.array_equal((A[0] @ right).data, A[0] @ B)
+            and np.array_equal((left @ B[:, 0]).data, A @ B[:, 0]))
 
 
 def test_tensors_of_two_types_meet():
@@ -339,29 +355,35 @@ def test_builtin_sum_and_unpacking():
 
 
 def test_nothing_of_numpy_slips_in():
-    "A network on the strictest implementation of the array standard, which refuses NumPy's arrays: the stand-in for CuPy"
+    """A network on the strictest implementation of the array standard, which refuses NumPy's arrays:
+    the stand-in for CuPy"""
     strict = pytest.importorskip('array_api_strict', reason='array-api-strict is not installed')
 
     def run(xp):
         vars(nn.default).update(xp=xp, dtype=xp.float64)
         nn.manual_seed(3)
-        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Sigmoid(), nn.Linear(3, 2), nn.ReLU())
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Sigmoid(), nn.Linear(3, 2),
+                              nn.ReLU())
         x, y = (xp.asarray(np.random.default_rng(0).standard_normal(shape)) for shape in ((6, 4), (6, 2)))
-        out = model(nn.Tensor(x))  # these arrays do not give way to others, as NumPy's and CuPy's do: `array @ tensor` must not occur
-        loss = nn.MSELoss()(out, y) + (1 / (2 + out.exp())).log().mean(axis=0).sum() - (-out.T / 3).sum(axis=1, keepdims=True).mean()
+        # these arrays do not give way to others, as NumPy's and CuPy's do: `array @ tensor` must not occur
+        out = model(nn.Tensor(x))
+        loss = (nn.MSELoss()(out, y) + (1 / (2 + out.exp())).log().mean(axis=0).sum()
+                - (-out.T / 3).sum(axis=1, keepdims=True).mean())
         loss.backward()
         assert all(type(p.grad) is type(x) for p in model.parameters())
         return float(loss.data), [np.asarray(p.grad) for p in model.parameters()]
 
     (loss, grads), (strict_loss, strict_grads) = run(np), run(strict)
     assert abs(loss - strict_loss) < 1e-14  # the standard leaves the order of sums open
-    assert all(close(a, b, 1e-14) for a, b in zip(grads, strict_grads, strict=True)) and abs(grads[0]).max() > 0
+    assert (all(close(a, b, 1e-14) for a, b in zip(grads, strict_grads, strict=True))
+            and abs(grads[0]).max() > 0)
 
 
 def test_imports_only_numpy():
     heavy = ('torch', 'cupy', 'matplotlib', 'scipy', 'numba', 'dask', 'fastcore', 'nbdev')
     code = f'import rprop_lit.nn, sys; print([m for m in {heavy} if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=True).stdout.strip() == '[]'
 
 
 # --- the walk back
@@ -479,8 +501,10 @@ def test_only_floats_have_gradients(leaf, data):
 
 def test_parameter_is_both():
     p = nn.Parameter([1.0, 2.0, 3.0])
-    assert isinstance(p, optim.Parameter) and isinstance(p, nn.Tensor) and p.dtype == np.float32 and p.shape == (3,) and p.grad is None
-    assert nn.Parameter([1], dtype=np.float64).dtype == np.float64 and nn.Parameter(np.ones(2)).dtype == np.float64
+    assert (isinstance(p, optim.Parameter) and isinstance(p, nn.Tensor) and p.dtype == np.float32
+            and p.shape == (3,) and p.grad is None)
+    assert (nn.Parameter([1], dtype=np.float64).dtype == np.float64
+            and nn.Parameter(np.ones(2)).dtype == np.float64)
     nn.default.dtype = np.float64
     assert nn.Parameter([1.0]).dtype == np.float64 and nn.Linear(2, 2).weight.dtype == np.float64
 
@@ -530,8 +554,10 @@ def test_parameters_are_found_everywhere_and_once():
 
 def test_names_are_those_of_torch(torch):
     def build(lib):
-        return lib.Sequential(lib.Linear(3, 4), lib.Tanh(), lib.Sequential(lib.Linear(4, 4, bias=False), lib.ReLU()), lib.Linear(4, 1))
-    ours, theirs = ([(name, tuple(p.shape)) for name, p in build(lib).named_parameters()] for lib in (nn, torch.nn))
+        return lib.Sequential(lib.Linear(3, 4), lib.Tanh(),
+                              lib.Sequential(lib.Linear(4, 4, bias=False), lib.ReLU()), lib.Linear(4, 1))
+    ours, theirs = ([(name, tuple(p.shape)) for name, p in build(lib).named_parameters()]
+                    for lib in (nn, torch.nn))
     assert ours == theirs and len(ours) == 5
 
 
@@ -560,7 +586,8 @@ def test_sequential_calls_its_layers_and_nothing_else():
     assert np.array_equal(net(x).data, nn.Sigmoid()(np.tanh(x)).data)
 
 
-@pytest.mark.parametrize('curve, fun', [(nn.Tanh, np.tanh), (nn.ReLU, lambda x: np.maximum(x, 0)), (nn.Sigmoid, lambda x: 1 / (1 + np.exp(-x)))])
+@pytest.mark.parametrize('curve, fun', [(nn.Tanh, np.tanh), (nn.ReLU, lambda x: np.maximum(x, 0)),
+                                        (nn.Sigmoid, lambda x: 1 / (1 + np.exp(-x)))])
 def test_curves_take_arrays_and_tensors(curve, fun):
     x = np.linspace(-2, 2, 9)
     for out in (curve()(x), curve()(nn.Tensor(x))):
@@ -591,7 +618,8 @@ def test_linear_is_that_of_torch(torch):
     (out ** 2).mean().backward()
     (expected ** 2).mean().backward()
     assert close(out.data, expected.detach(), 1e-12)
-    assert close(ours.weight.grad, theirs.weight.grad, 1e-12) and close(ours.bias.grad, theirs.bias.grad, 1e-12)
+    assert (close(ours.weight.grad, theirs.weight.grad, 1e-12)
+            and close(ours.bias.grad, theirs.bias.grad, 1e-12))
 
 
 def test_seeds():
@@ -600,15 +628,19 @@ def test_seeds():
     same.append(nn.Linear(3, 2))
     other = nn.Linear(3, 2)
     for layer in same:
-        assert np.array_equal(layer.weight.data, same[0].weight.data) and np.array_equal(layer.bias.data, same[0].bias.data)
+        assert (np.array_equal(layer.weight.data, same[0].weight.data)
+                and np.array_equal(layer.bias.data, same[0].bias.data))
     assert not np.array_equal(other.weight.data, same[0].weight.data)
-    assert np.array_equal(nn.Linear(3, 2, seed=1, dtype=np.float64).weight.data.astype(np.float32), same[0].weight.data)
+    assert np.array_equal(nn.Linear(3, 2, seed=1, dtype=np.float64).weight.data.astype(np.float32),
+                          same[0].weight.data)
 
 
 def test_linear_shapes():
     layer = nn.Linear(3, 2, seed=0)
-    assert layer(np.ones(3)).shape == (2,) and layer(np.ones((4, 5, 3))).shape == (4, 5, 2) and layer(np.ones((0, 3))).shape == (0, 2)
-    assert nn.Linear(3, 2, bias=False).bias is None and nn.Linear(3, 2, bias=False)(np.ones((4, 3))).shape == (4, 2)
+    assert (layer(np.ones(3)).shape == (2,) and layer(np.ones((4, 5, 3))).shape == (4, 5, 2)
+            and layer(np.ones((0, 3))).shape == (0, 2))
+    assert (nn.Linear(3, 2, bias=False).bias is None
+            and nn.Linear(3, 2, bias=False)(np.ones((4, 3))).shape == (4, 2))
     for wrong in (np.ones((3, 4)), np.ones(()), 1.0):
         with pytest.raises(ValueError, match='takes 3 numbers'):
             layer(wrong)
@@ -643,7 +675,8 @@ def test_cross_entropy_is_that_of_torch(size, torch):
     random = np.random.default_rng(0)
     z, target = random.standard_normal((7, 4)) * size, random.integers(0, 4, 7)
     ours, theirs = Tensor(z), torch.tensor(z, requires_grad=True)
-    loss, expected = nn.CrossEntropyLoss()(ours, target), torch.nn.CrossEntropyLoss()(theirs, torch.tensor(target))
+    loss, expected = (nn.CrossEntropyLoss()(ours, target),
+                      torch.nn.CrossEntropyLoss()(theirs, torch.tensor(target)))
     loss.backward()
     expected.backward()
     assert close(loss.data, expected.item(), 1e-12) and close(ours.grad, theirs.grad, 1e-12)
@@ -657,7 +690,8 @@ def test_cross_entropy_of_an_excluded_class():
 
 
 @pytest.mark.parametrize('target, message', [
-    (np.zeros(3), 'integers'), (np.zeros(2, int), 'must be 3'), (np.zeros((3, 1), int), 'must be 3'), (np.zeros(3, bool), 'integers'),
+    (np.zeros(3), 'integers'), (np.zeros(2, int), 'must be 3'), (np.zeros((3, 1), int), 'must be 3'),
+    (np.zeros(3, bool), 'integers'),
     (np.array([0, 1, 2]), '0 to 1'), (np.array([0, -1, 1]), '0 to 1')])
 def test_cross_entropy_refuses(target, message):
     with pytest.raises(ValueError, match=message):
@@ -666,7 +700,8 @@ def test_cross_entropy_refuses(target, message):
 
 @pytest.mark.parametrize('kind', [np.int8, np.uint8, np.int32, np.int64])
 def test_cross_entropy_takes_any_integers(kind):
-    assert nn.CrossEntropyLoss()(Tensor(np.zeros((3, 2))), np.array([0, 1, 1], kind)).item() == pytest.approx(np.log(2))
+    assert (nn.CrossEntropyLoss()(Tensor(np.zeros((3, 2))), np.array([0, 1, 1], kind)).item()
+            == pytest.approx(np.log(2)))
 
 
 # --- the budget

@@ -34,7 +34,8 @@ def test_the_class_is_the_function(shape, variant, dtype):
         dw, state = update(g, state, variant=variant, loss=loss)
         w = (w + dw).astype(dtype)  # in the wider type of the two, rounded once
         assert bits(p.data) == bits(w) and bits(g) == before
-    assert bits(optimizer.state[p]['sign']) == bits(state.sign) and bits(optimizer.state[p]['step_size']) == bits(state.step)
+    assert (bits(optimizer.state[p]['sign']) == bits(state.sign)
+            and bits(optimizer.state[p]['step_size']) == bits(state.step))
     assert optimizer.state[p]['step'] == 200
 
 
@@ -120,7 +121,8 @@ def test_lr_per_coordinate():
     p.grad = np.ones((2, 2))
     Rprop([p], lr=np.array([1.0, 2.0])).step()
     assert p.data.tolist() == [[-1, -2], [-1, -2]]
-    with pytest.raises(ValueError, match=r'lr has shape \(3,\) and does not broadcast to w of shape \(2, 2\)'):
+    with pytest.raises(ValueError,
+                       match=r'lr has shape \(3,\) and does not broadcast to w of shape \(2, 2\)'):
         Rprop([('w', p)], lr=np.ones(3))
 
 
@@ -145,7 +147,8 @@ def test_irprop_plus_needs_a_loss():
     p = Parameter([1.0])
     p.grad = np.ones(1, np.float32)
     optimizer = Rprop([p], variant='irprop+')
-    for call, says in ((lambda: optimizer.step(), 'pass loss='), (lambda: optimizer.step(loss=math.nan), 'loss=nan at the first step')):
+    for call, says in ((lambda: optimizer.step(), 'pass loss='),
+                       (lambda: optimizer.step(loss=math.nan), 'loss=nan at the first step')):
         with pytest.raises(ValueError, match=says):
             call()
         assert p.data == 1 and not optimizer.state
@@ -161,7 +164,8 @@ def test_a_loss_that_is_not_finite_sends_everybody_back():
     at = idle.data.copy()
     optimizer.step(loss=math.nan)
     assert (a.data, b.data, idle.data) == ((1 - .5 - .6) + .6, (1 + .5 + .6) - .6, at)
-    assert optimizer.state[a]['step_size'] == 0.3 and optimizer.state[a]['sign'] == 0 and optimizer.state[idle]['sign'] == 1
+    assert (optimizer.state[a]['step_size'] == 0.3 and optimizer.state[a]['sign'] == 0
+            and optimizer.state[idle]['sign'] == 1)
     assert optimizer.param_groups[0]['loss'] == 2.0
 
 
@@ -178,9 +182,12 @@ def test_nonfinite_gradients():
 
 
 @pytest.mark.parametrize('gradient, kind, says', [
-    (np.ones((3, 1)), ValueError, r'gradient of w has shape \(3, 1\), its weights have \(3,\)'), (np.ones(4), ValueError, 'shape'),
-    (np.ones(3, np.float32), ValueError, 'dtype float32, its weights have float64'), (np.ones(3, int), ValueError, 'dtype int64'),
-    (np.ones(3, complex), ValueError, 'dtype complex128'), ([1.0, 1.0, 1.0], TypeError, 'is a list, its weights are a ndarray'),
+    (np.ones((3, 1)), ValueError, r'gradient of w has shape \(3, 1\), its weights have \(3,\)'),
+    (np.ones(4), ValueError, 'shape'),
+    (np.ones(3, np.float32), ValueError, 'dtype float32, its weights have float64'),
+    (np.ones(3, int), ValueError, 'dtype int64'),
+    (np.ones(3, complex), ValueError, 'dtype complex128'),
+    ([1.0, 1.0, 1.0], TypeError, 'is a list, its weights are a ndarray'),
     (1.0, TypeError, 'is a float')], ids=str)
 def test_gradients_that_do_not_fit(gradient, kind, says):
     first, p = Parameter(np.zeros(2)), Parameter(np.zeros(3))
@@ -195,7 +202,7 @@ def test_gradients_that_do_not_fit(gradient, kind, says):
     (lambda p: Rprop([]), ValueError, 'params is empty'), (lambda p: Rprop(iter(())), ValueError, 'params is empty'),
     (lambda p: Rprop(p), TypeError, r'single Parameter: pass a list of parameters, \[p\]'), (lambda p: Rprop(np.zeros(3)), TypeError, 'single ndarray'),
     (lambda p: Rprop([np.zeros(3)]), TypeError, r'parameter 0 is a ndarray without a .grad: wrap it as Parameter\(array\)'),
-    (lambda p: Rprop([p, p]), ValueError, 'parameter 1 is there twice'), (lambda p: Rprop([('a', p), ('b', p)]), ValueError, 'b is there twice'),
+    (lambda p: Rprop([p, p]), ValueError, 'parameter 1 is there twice: it would be'), (lambda p: Rprop([('a', p), ('b', p)]), ValueError, 'b is there twice'),
     (lambda p: Rprop([{'params': [p]}, {'params': [p]}]), ValueError, 'twice'), (lambda p: Rprop([{'lr': 1}]), ValueError, "a group needs 'params'"),
     (lambda p: Rprop([{'params': [p], 'momentum': 0.9}]), ValueError, "'momentum'"), (lambda p: Rprop([p], variant='adam'), ValueError, "variant='adam' is unknown"),
     (lambda p: Rprop([p], etas=(1.2, 0.5)), ValueError, r'etas=\(1.2, 0.5\)'), (lambda p: Rprop([p], step_sizes=(1, 0.1)), ValueError, r'step_sizes=\(1, 0.1\)'),
@@ -203,10 +210,18 @@ def test_gradients_that_do_not_fit(gradient, kind, says):
     (lambda p: Rprop([{'params': []}]), ValueError, 'params is empty'), (lambda p: Parameter(np.arange(3)), TypeError, 'int64'),
     (lambda p: Parameter(np.array(['a'])), TypeError, 'weights must be floating-point'), (lambda p: Parameter(np.broadcast_to(1.0, 3)), ValueError, 'read-only'),
     (lambda p: Rprop([{'params': [p]}, p]), TypeError, 'mixes group dicts and parameters'),
-    (lambda p: Rprop([{'params': p}]), TypeError, 'a single Parameter'), (lambda p: Rprop([{'params': [{'params': [p]}]}]), TypeError, 'without a .grad')], ids=lambda o: o if isinstance(o, str) else '')
+    (lambda p: Rprop([{'params': p}]), TypeError, 'a single Parameter'),
+    (lambda p: Rprop([{'params': [{'params': [p]}]}]), TypeError, 'without a .grad')],
+                         ids=lambda o: o if isinstance(o, str) else '')
 def test_refusals_at_construction(make, kind, says):
     with pytest.raises(kind, match=says):
         make(Parameter(np.zeros(3)))
+
+
+def test_an_empty_parameter_is_there_once_too():
+    p = Parameter(np.zeros(0))
+    with pytest.raises(ValueError, match='parameter 1 is there twice: it would be moved twice a step'):
+        Rprop([p, p])
 
 
 def test_read_only_after_construction():
@@ -221,7 +236,8 @@ def test_read_only_after_construction():
 def test_names_from_torch_like_models():
     p = Parameter(np.zeros(2))
     optimizer = Rprop({'layer.weight': p}.items())
-    assert optimizer.param_groups[0]['names'] == ['layer.weight'] and optimizer.param_groups[0]['params'] == [p]
+    assert (optimizer.param_groups[0]['names'] == ['layer.weight']
+            and optimizer.param_groups[0]['params'] == [p])
 
 
 def test_zero_grad():
@@ -288,11 +304,16 @@ def spoil(d, **changes):
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda d: None, "needs 'state' and 'param_groups'"), (lambda d: {'state': {}}, "needs 'state'"), (lambda d: spoil(d, prev=np.ones(4)), 'shape'),
-    (lambda d: spoil(d, step_size=np.full(3, -1.0)), 'finite and at least 0'), (lambda d: spoil(d, step_size=np.full(3, math.nan)), 'finite'),
-    (lambda d: spoil(d, step_size=np.array([None] * 3)), 'type object'), (lambda d: spoil(d, step_size=np.ones(3, complex)), 'shape'),
-    (lambda d: {**d, 'state': {0: {'prev': np.ones(3)}}}, "needs 'step', 'prev' and 'step_size'"), (lambda d: {**d, 'state': {**d['state'], 5: 1}}, r'entries \[5\]'),
-    (lambda d: {**d, 'param_groups': []}, r'another model: its groups have \[\] parameters, these have \[2\]'),
+    (lambda d: None, "needs 'state' and 'param_groups'"), (lambda d: {'state': {}}, "needs 'state'"),
+    (lambda d: spoil(d, prev=np.ones(4)), 'shape'),
+    (lambda d: spoil(d, step_size=np.full(3, -1.0)), 'finite and at least 0'),
+    (lambda d: spoil(d, step_size=np.full(3, math.nan)), 'finite'),
+    (lambda d: spoil(d, step_size=np.array([None] * 3)), 'type object'),
+    (lambda d: spoil(d, step_size=np.ones(3, complex)), 'shape'),
+    (lambda d: {**d, 'state': {0: {'prev': np.ones(3)}}}, "needs 'step', 'prev' and 'step_size'"),
+    (lambda d: {**d, 'state': {**d['state'], 5: 1}}, r'entries \[5\]'),
+    (lambda d: {**d, 'param_groups': []},
+     r'another model: its groups have \[\] parameters, these have \[2\]'),
     (lambda d: {**d, 'param_groups': [{**d['param_groups'][0], 'params': [0]}]}, 'another model'),
     (lambda d: {**d, 'param_groups': [{**d['param_groups'][0], 'etas': (2, 3)}]}, 'etas='),
     (lambda d: {**d, 'param_groups': [{**d['param_groups'][0], 'variant': 'x'}]}, 'unknown')])
@@ -394,8 +415,11 @@ def test_a_part_of_a_row_with_a_new_gradient_is_refused_before_anything_moves(pa
 
 
 def test_what_a_row_is_not_made_of():
-    for bad, error, match in (([], ValueError, 'params is empty'), (Parameter([1.0]), TypeError, 'single Parameter'), ([np.ones(2)], TypeError, 'a parameter of the Row.*Parameter'),
-                              ([Parameter([1.0]), Parameter(np.ones(2))], TypeError, 'one type'), ([Parameter(ROW_OF_ONE), Parameter(ROW_OF_ONE)], ValueError, 'array twice')):
+    for bad, error, match in (([], ValueError, 'params is empty'),
+                              (Parameter([1.0]), TypeError, 'single Parameter'),
+                              ([np.ones(2)], TypeError, 'a parameter of the Row.*Parameter'),
+                              ([Parameter([1.0]), Parameter(np.ones(2))], TypeError, 'one type'),
+                              ([Parameter(ROW_OF_ONE), Parameter(ROW_OF_ONE)], ValueError, 'array twice')):
         with pytest.raises(error, match=match):
             Row(bad)
     p = Parameter([1.0, 2.0])
@@ -417,7 +441,9 @@ def test_a_row_and_one_of_its_parts_are_refused(first):
         optimizer.add_param_group({'params': [Parameter(parts[1].data), Parameter([1.0])]})
 
 
-@pytest.mark.parametrize('wrap', [lambda torch, a: torch.nn.Parameter(torch.from_numpy(a)), lambda torch, a: Parameter(torch.from_numpy(a))], ids=['tensor', 'Parameter'])
+@pytest.mark.parametrize('wrap', [lambda torch, a: torch.nn.Parameter(torch.from_numpy(a)),
+                                  lambda torch, a: Parameter(torch.from_numpy(a))],
+                         ids=['tensor', 'Parameter'])
 def test_a_row_of_tensors_makes_the_bits_of_its_parts(path, wrap):
     torch = pytest.importorskip('torch', reason='torch is not installed')
     arrays = [np.random.default_rng(k).normal(size=shape).astype(np.float32) for k, shape in enumerate(ROW_SHAPES)]
@@ -429,8 +455,10 @@ def test_a_row_of_tensors_makes_the_bits_of_its_parts(path, wrap):
             p.grad[...], q.grad = torch.from_numpy(g), g
         before = [p._version for p in parts if hasattr(p, '_version')]
         optimizer.step(), each.step()
-        assert [bits(p.detach().numpy() if hasattr(p, 'detach') else p.data.numpy()) for p in parts] == [bits(q.data) for q in apart]
-        assert all(now > then for now, then in zip([p._version for p in parts if hasattr(p, '_version')], before))
+        assert ([bits(p.detach().numpy() if hasattr(p, 'detach') else p.data.numpy()) for p in parts]
+                == [bits(q.data) for q in apart])
+        assert all(now > then for now, then in zip([p._version for p in parts if hasattr(p, '_version')],
+                                                   before))
     optimizer.zero_grad()
     assert not row.grad.any() and isinstance(optimizer.state[row]['sign'], torch.Tensor)
     parts[0].grad = None
@@ -454,7 +482,8 @@ def test_a_row_with_other_weights_is_refused_before_anything_moves():
     assert not optimizer.state
 
 
-@pytest.mark.parametrize('g', [np.ones(1, np.float32), np.ones((1, 714), np.float32), np.ones(714), np.ones(714, complex), 0, [1.0] * 714],
+@pytest.mark.parametrize('g', [np.ones(1, np.float32), np.ones((1, 714), np.float32), np.ones(714),
+                               np.ones(714, complex), 0, [1.0] * 714],
                          ids=['short', 'deep', 'double', 'complex', 'number', 'list'])
 def test_a_gradient_that_does_not_fit_a_row(g):
     _, row, _ = in_a_row()
@@ -464,7 +493,8 @@ def test_a_gradient_that_does_not_fit_a_row(g):
     assert (row.grad == 3).all()
 
 
-@pytest.mark.parametrize('grad', [[1.0, 2.0], np.ones(3), np.ones(2, np.float32)], ids=['list', 'shape', 'type'])
+@pytest.mark.parametrize('grad', [[1.0, 2.0], np.ones(3), np.ones(2, np.float32)],
+                         ids=['list', 'shape', 'type'])
 def test_a_part_with_a_gradient_that_does_not_fit(grad):
     parts = [Parameter(np.zeros(2)), Parameter(np.zeros(2))]
     arrays, parts[1].grad = [p.data for p in parts], grad
@@ -479,7 +509,8 @@ def test_a_shallow_copy_of_a_row_shares_it_and_keeps_what_was_put_on_it():
     same, other = copy.copy(row), copy.deepcopy(row)
     optimizer.step()
     assert same.data is row.data and same.name == other.name == 'all' and other.params[0].owner is other
-    assert bits(parts[4].data) == bits(row.data[-700:]) != bits(other.data[-700:]) == bits(other.params[4].data)
+    assert (bits(parts[4].data) == bits(row.data[-700:]) != bits(other.data[-700:])
+            == bits(other.params[4].data))
 
 
 @pytest.mark.parametrize('nonfinite', ['hold', 'raise'])
@@ -490,17 +521,21 @@ def test_a_parameter_around_a_tensor(path, nonfinite):
     for expected in (-1, -1 - 1.2, -1 - 1.2 - 1.44):
         p.grad = torch.ones(2)
         optimizer.step()
-        assert np.allclose(p.data.numpy(), expected, rtol=1e-6)  # the sums in float32 differ from these in their last digits
+        # the sums in float32 differ from these in their last digits
+        assert np.allclose(p.data.numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('way', [copy.deepcopy, lambda what: pickle.loads(pickle.dumps(what))], ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize('way', [copy.deepcopy, lambda what: pickle.loads(pickle.dumps(what))],
+                         ids=['deepcopy', 'pickle'])
 def test_a_copy_of_a_row_is_a_row(way):
     parts, row, optimizer = in_a_row()
     row.grad = np.ones(714, np.float32)
     optimizer.step()
     theirs, other, again = way((parts, row, optimizer))
-    assert bits(other.data) == bits(row.data) and bits(other.grad) == bits(row.grad) and not np.shares_memory(other.data, row.data)
-    assert all(np.shares_memory(p.data, other.data) and np.shares_memory(p.grad, other.grad) for p in theirs if p.data.size)
+    assert (bits(other.data) == bits(row.data) and bits(other.grad) == bits(row.grad)
+            and not np.shares_memory(other.data, row.data))
+    assert all(np.shares_memory(p.data, other.data) and np.shares_memory(p.grad, other.grad) for p in theirs
+               if p.data.size)
     before = bits(row.data)
     again.step()
     assert bits(row.data) == before != bits(other.data)

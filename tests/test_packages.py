@@ -21,7 +21,8 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 def test_links_of_the_readme_lead_to_files_and_become_addresses():
     cfg = build.settings()
     relative = re.findall(r'\]\((?!https?:|#)([^)\s]+)\)', README)
-    assert len(relative) > 20 and not [link for link in relative if not (ROOT / link.partition('#')[0]).exists()]
+    assert (len(relative) > 20
+            and not [link for link in relative if not (ROOT / link.partition('#')[0]).exists()])
     text = build.absolute(README, cfg)
     assert not re.findall(r'\]\((?!https?:|#)[^)]*\)|(?:src|href)="(?!https?:|#)', text)
     assert f"{cfg['git_url']}/blob/v{cfg['version']}/nbs/idea/10_rule.ipynb" in text
@@ -33,7 +34,9 @@ def test_links_that_stay():
     for link in ('[a](https://b.c)', '[a](#part)', '```python\nf[0](y)\n```', '[a](mailto:b@c.d)'):
         assert build.absolute(link, cfg) == link
     root = cfg['git_url']
-    assert build.absolute('![a](b.png) [c](d/e.md#f)', cfg) == f'![a]({root}/raw/v0.1.0/b.png) [c]({root}/blob/v0.1.0/d/e.md#f)'.replace('0.1.0', cfg['version'])
+    assert (build.absolute('![a](b.png) [c](d/e.md#f)', cfg)
+            == '![a](ROOT/raw/vNOW/b.png) [c](ROOT/blob/vNOW/d/e.md#f)'.replace('ROOT', root)
+                                                                       .replace('NOW', cfg['version']))
     assert build.absolute('[![a](b.png)](c.md)', cfg).count(root) == 2
 
 
@@ -47,11 +50,13 @@ def test_one_version_and_one_address():
 
 def test_extras_are_the_lines_of_settings():
     extras = build.extras(build.settings())
-    assert extras['gpu-cuda12'] == ['cupy-cuda12x[ctk]>=14'] and {'dev', 'fast', 'torch', 'jax', 'dask', 'gpu-cuda13'} <= set(extras)
+    assert (extras['gpu-cuda12'] == ['cupy-cuda12x[ctk]>=14']
+            and {'dev', 'fast', 'torch', 'jax', 'dask', 'gpu-cuda13'} <= set(extras))
     assert '' not in extras and not [name for name in extras if '_' in name]
 
 
-@pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no executable bit: the steps of CI are left out')
+@pytest.mark.skipif(sys.platform == 'win32',
+                    reason='Windows has no executable bit: the steps of CI are left out')
 def test_steps_of_ci_are_executable_and_strict():
     steps = [ROOT / '.ci' / 'run', *(ROOT / '.ci' / 'steps').iterdir()]
     assert len(steps) > 1

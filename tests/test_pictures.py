@@ -27,7 +27,8 @@ def no_figures_left():
 
 def markers(ax, face):
     "Lines of `ax` that are drawn as round markers, filled with the face colour `face`"
-    return [line for line in ax.lines if line.get_marker() == 'o' and to_rgb(line.get_markerfacecolor()) == to_rgb(face)]
+    return [line for line in ax.lines
+            if line.get_marker() == 'o' and to_rgb(line.get_markerfacecolor()) == to_rgb(face)]
 
 
 def test_every_variant_has_a_colour_of_its_own():
@@ -36,9 +37,12 @@ def test_every_variant_has_a_colour_of_its_own():
 
 
 def test_colours_stay_apart_for_colour_blind_eyes():
-    # Machado, Oliveira and Fernandes 2009, severity 1: deuteranopia, protanopia; the usual four colours are at 0.12 and 0.09
-    eyes = [[[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-            [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]]
+    # Machado, Oliveira and Fernandes 2009, severity 1: deuteranopia, protanopia; the usual four colours are
+    # at 0.12 and 0.09
+    eyes = [[[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+             [-0.011820, 0.042940, 0.968881]],
+            [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+             [-0.003882, -0.048116, 1.051998]]]
     for matrix in eyes:
         light = np.array([to_rgb(c) for c in COLOURS.values()]) ** 2.2
         seen = np.clip(light @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
@@ -79,7 +83,8 @@ def test_trace_is_above_best_with_gaps_where_there_is_no_logarithm():
 
 def test_path_goes_through_the_points_in_order():
     line = path(POINTS, variant='irprop-').lines[0]
-    assert line.get_xydata().tolist() == POINTS.tolist() and to_rgb(line.get_color()) == to_rgb(COLOURS['irprop-'])
+    assert (line.get_xydata().tolist() == POINTS.tolist()
+            and to_rgb(line.get_color()) == to_rgb(COLOURS['irprop-']))
 
 
 def test_undone_points_are_hollow_and_the_others_are_not():
@@ -102,7 +107,8 @@ def test_path_shows_all_points_or_the_window_asked_for():
     assert ax.get_xlim() == (-3, 3) and ax.get_ylim() == (-2, 2)
 
 
-@pytest.mark.parametrize('answer', [lambda e: e, lambda e: np.array([e]), lambda e: math.nan if math.isinf(e) else e])
+@pytest.mark.parametrize('answer',
+                         [lambda e: e, lambda e: np.array([e]), lambda e: math.nan if math.isinf(e) else e])
 def test_contours_of_answers_that_a_walk_takes(answer):
     def fun(w):
         return answer(math.inf if w[0] < 0 else float(w @ w)), 2 * w
@@ -121,7 +127,8 @@ def test_contours_share_out_the_area_whatever_the_height():
         levels.append(ax.collections[0].levels / height)
     x, y = np.meshgrid(np.linspace(-1, 1, 41), np.linspace(-1, 1, 41))
     assert np.allclose(levels[0], levels[1])
-    assert np.allclose(np.mean((x**2 + 9 * y**2)[..., None] < levels[0], axis=(0, 1)), [1 / 4, 2 / 4, 3 / 4], atol=.01)
+    assert np.allclose(np.mean((x**2 + 9 * y**2)[..., None] < levels[0], axis=(0, 1)), [1 / 4, 2 / 4, 3 / 4],
+                       atol=.01)
     assert ax.get_xlim() == (-1, 1) and ax.get_ylim() == (-1, 1)
 
 
@@ -157,5 +164,6 @@ def test_heat_shares_a_scale_and_may_go_without_its_bar():
 
 
 def test_imports_only_the_problems_of_the_package():
-    modules = {getattr(thing, '__module__', None) or getattr(thing, '__name__', '') for thing in vars(pictures).values()}
+    modules = {getattr(thing, '__module__', None) or getattr(thing, '__name__', '')
+               for thing in vars(pictures).values()}
     assert {m for m in modules if m.startswith('rprop_lit')} <= {'rprop_lit.pictures', 'rprop_lit.problems'}

@@ -35,7 +35,8 @@ def cases(draw, dtypes=('float32', 'float64'), least=1):
     size = st.floats(2**-10, 2**10, width=16)
     number = st.one_of(size, size.map(lambda x: -x), st.sampled_from(ODD if dtype != 'float16' else ODD[:5]))
     gradients = draw(hnp.arrays(dtype, shape, elements=number, fill=st.nothing()))
-    errors = [draw(st.floats(-8, 8))] + draw(st.lists(st.one_of(st.floats(-8, 8), st.sampled_from([math.nan, math.inf])),
+    errors = [draw(st.floats(-8, 8))] + draw(st.lists(st.one_of(st.floats(-8, 8),
+                                                                st.sampled_from([math.nan, math.inf])),
                                                       min_size=shape[0] - 1, max_size=shape[0] - 1))
     w = draw(hnp.arrays(dtype, shape[1:], elements=st.floats(-4, 4, width=16), fill=st.nothing()))
     etas = draw(st.sampled_from([(0.5, 1.2), (0.3, 1.7), (0.5, 3.0), (0.9, 1.01)]))
@@ -57,14 +58,16 @@ def follow(case, variant, gradients=None):
 
 def same(one, other):
     "Are two walks the same in every move, sign and step?"
-    return all(np.array_equal(a, b) and np.array_equal(s.sign, t.sign) and np.array_equal(s.step, t.step) and s.loss == t.loss
+    return all(np.array_equal(a, b) and np.array_equal(s.sign, t.sign) and np.array_equal(s.step, t.step)
+               and s.loss == t.loss
                for (a, s), (b, t) in zip(one, other, strict=True))
 
 
 @few
 @given(case=cases(), variant=variants, data=st.data())
 def test_the_scale_of_a_gradient_changes_nothing(case, variant, data):
-    factors = data.draw(hnp.arrays(case.gradients.dtype, case.gradients.shape, elements=st.floats(2**-40, 2**40, width=32), fill=st.nothing()))
+    factors = data.draw(hnp.arrays(case.gradients.dtype, case.gradients.shape,
+                                   elements=st.floats(2**-40, 2**40, width=32), fill=st.nothing()))
     with np.errstate(all='ignore'):
         scaled = case.gradients * factors
     usable = (np.sign(scaled) == np.sign(case.gradients)) & (np.isinf(scaled) == np.isinf(case.gradients))
@@ -83,7 +86,8 @@ def test_only_the_sign_of_a_gradient_counts(case, variant):
 def test_the_order_of_the_weights_changes_nothing(case, variant, data):
     order = data.draw(st.permutations(range(case.w.size)))
     for (a, s), (b, t) in zip(follow(case, variant), follow(case, variant, case.gradients[:, order])):
-        assert np.array_equal(a[order], b) and np.array_equal(s.sign[order], t.sign) and np.array_equal(s.step[order], t.step)
+        assert (np.array_equal(a[order], b) and np.array_equal(s.sign[order], t.sign)
+                and np.array_equal(s.step[order], t.step))
 
 
 @few
@@ -99,7 +103,8 @@ def test_steps_stay_inside_the_bounds(case, variant):
     T = np.float64 if case.w.dtype == np.float64 else np.float32
     lo, hi = (T(min(b, np.finfo(T).max)) for b in case.settings['step_sizes'])
     for _, state in follow(case, variant):
-        assert state.step.dtype == T and (state.step >= lo).all() and (state.step <= hi).all() and np.isfinite(state.step).all()
+        assert (state.step.dtype == T and (state.step >= lo).all() and (state.step <= hi).all()
+                and np.isfinite(state.step).all())
         assert set(state.sign.tolist()) <= {-1, 0, 1}
 
 
@@ -129,7 +134,8 @@ def test_the_weight_is_the_old_one_plus_the_move_rounded_once(case, variant):
         if case.w.dtype == np.float16:  # the sum is made in float32, the type of the move
             want = (old.astype(np.float32) + dw).astype(np.float16)
         else:  # exact, then rounded; a float64 between is wide enough not to round a float32 twice
-            want = np.array([float(Fraction(float(a)) + Fraction(float(b))) for a, b in zip(old, dw)]).astype(case.w.dtype)
+            want = np.array([float(Fraction(float(a)) + Fraction(float(b)))
+                             for a, b in zip(old, dw)]).astype(case.w.dtype)
         assert np.array_equal(p.data, want)
 
 

@@ -1,4 +1,5 @@
-"""What is refused before anything moves, and what is taken although it looks odd: settings, parameters, gradients, memories, files."""
+"""What is refused before anything moves, and what is taken although it looks odd:
+settings, parameters, gradients, memories, files."""
 import copy
 import math
 import os
@@ -26,9 +27,15 @@ def two_groups(p, **settings):
 
 # ---- settings
 
-@pytest.mark.parametrize('settings', [dict(step_sizes=(1e-6, np.ones(3))), dict(etas=(.5, np.full(3, 1.2))), dict(step_sizes=([], 50.)), dict(lr=np.ones(3)),
-                                      dict(step_sizes=(1e-6, 10**400)), dict(lr=10**400), dict(lr=1j), dict(lr=np.complex128(1)), dict(lr=np.array(['.1'] * 4)), dict(lr=np.array([.1] * 4, object)), dict(lr=np.array([True] * 4)), dict(lr=np.ones(4, complex)), dict(lr='0.1'),
-                                      dict(step_sizes=([1, 1], [2, 2, 2])), dict(lr=np.ma.array([1., 2., 3., 4.], mask=[0, 1, 0, 0])), dict(etas=(.5, 'x'))])
+@pytest.mark.parametrize('settings', [dict(step_sizes=(1e-6, np.ones(3))), dict(etas=(.5, np.full(3, 1.2))),
+                                      dict(step_sizes=([], 50.)), dict(lr=np.ones(3)),
+                                      dict(step_sizes=(1e-6, 10**400)), dict(lr=10**400), dict(lr=1j),
+                                      dict(lr=np.complex128(1)), dict(lr=np.array(['.1'] * 4)),
+                                      dict(lr=np.array([.1] * 4, object)), dict(lr=np.array([True] * 4)),
+                                      dict(lr=np.ones(4, complex)), dict(lr='0.1'),
+                                      dict(step_sizes=([1, 1], [2, 2, 2])),
+                                      dict(lr=np.ma.array([1., 2., 3., 4.], mask=[0, 1, 0, 0])),
+                                      dict(etas=(.5, 'x'))])
 def test_settings_that_do_not_fit_are_refused_by_name(settings):
     name, = settings
     with pytest.raises(ValueError, match=name):
@@ -49,7 +56,8 @@ def test_settings_that_do_not_fit_are_refused_by_name(settings):
 def test_settings_of_every_kind_of_number_move_alike(tmp_path):
     torch = pytest.importorskip('torch', reason='torch is not installed')
     ends = []
-    for lr in (0.5, Fraction(1, 2), np.float32(.5), np.longdouble(.5), np.array(.5), torch.tensor(.5, requires_grad=True), [.5, .5], np.full(2, .5),
+    for lr in (0.5, Fraction(1, 2), np.float32(.5), np.longdouble(.5), np.array(.5),
+               torch.tensor(.5, requires_grad=True), [.5, .5], np.full(2, .5),
                torch.full((2,), .5, dtype=torch.bfloat16)):
         p = Parameter(np.zeros(2))
         optimizer = Rprop([p], lr=lr)
@@ -79,7 +87,8 @@ def test_a_first_step_is_looked_at_again_where_a_memory_begins_anew():
     assert good.data.tolist() == [-.01, -.01]
 
 
-@pytest.mark.parametrize('settings', [dict(step_sizes=(1e-6, np.array([.1, .5]))), dict(etas=(np.full(2, .5), 1.2))])
+@pytest.mark.parametrize('settings', [dict(step_sizes=(1e-6, np.array([.1, .5]))),
+                                      dict(etas=(np.full(2, .5), 1.2))])
 def test_arrays_for_complex_weights(settings):
     with pytest.raises(ValueError, match='holds an array and parameter 0 is complex'):
         Rprop([Parameter(np.zeros(2, complex))], **settings)
@@ -108,7 +117,8 @@ def test_settings_that_are_arrays_cannot_change_unseen():
 def test_options_are_checked_twice_without_harm():
     once = Settings(lr=np.ones(2), etas=(.5, 1.2), step_sizes=(0, np.ones(2)), variant='Rprop-')
     twice = replace(once, maximize=True)
-    assert twice.lr.tolist() == [1, 1] and twice.variant == 'rprop-' and not twice.step_sizes[1].flags.writeable
+    assert (twice.lr.tolist() == [1, 1] and twice.variant == 'rprop-'
+            and not twice.step_sizes[1].flags.writeable)
     with pytest.raises(AttributeError):
         once.lr = 2
 
@@ -116,8 +126,10 @@ def test_options_are_checked_twice_without_harm():
 # ---- numbers beyond the type of the steps
 
 @pytest.mark.parametrize('variant', VARIANTS)
-@pytest.mark.parametrize('settings', [dict(lr=1e39), dict(lr=1e39, step_sizes=(0, np.inf)), dict(lr=0.0, etas=(.5, 1e39), step_sizes=(0, 50.)),
-                                      dict(lr=1e-40, etas=(.5, 1e100), step_sizes=(0, 50.)), dict(lr=np.full(3, 1e300))])
+@pytest.mark.parametrize('settings', [dict(lr=1e39), dict(lr=1e39, step_sizes=(0, np.inf)),
+                                      dict(lr=0.0, etas=(.5, 1e39), step_sizes=(0, 50.)),
+                                      dict(lr=1e-40, etas=(.5, 1e100), step_sizes=(0, 50.)),
+                                      dict(lr=np.full(3, 1e300))])
 @pytest.mark.parametrize('dtype', [np.float16, np.float32])
 def test_steps_and_factors_beyond_the_type_are_the_largest_that_it_holds(path, variant, settings, dtype):
     p, w = Parameter(np.zeros(3, dtype)), np.zeros(3, dtype)
@@ -127,7 +139,8 @@ def test_steps_and_factors_beyond_the_type_are_the_largest_that_it_holds(path, v
         for g, loss in zip((1, 1, -1, -1, 1, np.nan, 1), (3, 2, 4, np.nan, 1, 1, 2)):
             p.grad = np.full(3, g, dtype)
             optimizer.step(loss=loss)
-            dw, state = update(p.grad, state, variant=variant, loss=loss, **{key: value for key, value in settings.items() if key != 'lr'})
+            dw, state = update(p.grad, state, variant=variant, loss=loss,
+                               **{key: value for key, value in settings.items() if key != 'lr'})
             w = (w + dw).astype(dtype)
             assert bits(p.data) == bits(w) and bits(optimizer.state[p]['step_size']) == bits(state.step)
     assert np.isfinite(state.step).all()
@@ -181,8 +194,10 @@ def test_what_has_no_hash_is_refused_before_anything_moves():
 
 
 @pytest.mark.parametrize('params, says', [
-    ({Parameter([1.0])}, 'a set, whose order'), (frozenset([Parameter([1.0])]), 'a frozenset'), ({'params': [Parameter([1.0])]}, 'params is a dict: pass a list'),
-    (None, 'params is a NoneType'), (len, 'params is a builtin_function'), ('abc', 'params is a str'), ([(Parameter([1.0]), Parameter([2.0]))], 'a pair'),
+    ({Parameter([1.0])}, 'a set, whose order'), (frozenset([Parameter([1.0])]), 'a frozenset'),
+    ({'params': [Parameter([1.0])]}, 'params is a dict: pass a list'),
+    (None, 'params is a NoneType'), (len, 'params is a builtin_function'), ('abc', 'params is a str'),
+    ([(Parameter([1.0]), Parameter([2.0]))], 'a pair'),
     ([('a', Parameter([1.0]), Parameter([2.0]))], 'a pair'), ([()], 'a pair')])
 def test_what_is_no_list_of_parameters(params, says):
     with pytest.raises(TypeError, match=says):
@@ -362,9 +377,12 @@ def test_numpy_may_be_told_to_raise(path, dtype, lr):
 # ---- memories
 
 @pytest.mark.parametrize('key, value, says', [
-    ('step_size', np.full(3, 1), 'no array of float'), ('step_size', 0.1, 'no array of float'), ('step_size', [.1, .1, .1], 'no array of float'),
-    ('sign', np.zeros(2, np.int8), 'its memory'), ('sign', np.zeros(3), 'no array of int8'), ('step_size', np.full(2, .1), 'its memory'),
-    ('sign', np.full(3, 2, np.int8), '-1, 0 or 1'), ('step_size', np.full(3, -.1), 'at least 0'), ('step_size', np.full(3, np.nan), 'finite'),
+    ('step_size', np.full(3, 1), 'no array of float'), ('step_size', 0.1, 'no array of float'),
+    ('step_size', [.1, .1, .1], 'no array of float'),
+    ('sign', np.zeros(2, np.int8), 'its memory'), ('sign', np.zeros(3), 'no array of int8'),
+    ('step_size', np.full(2, .1), 'its memory'),
+    ('sign', np.full(3, 2, np.int8), '-1, 0 or 1'), ('step_size', np.full(3, -.1), 'at least 0'),
+    ('step_size', np.full(3, np.nan), 'finite'),
     ('step', 1.5, 'whole number'), ('step', -1, 'whole number'), ('steps', 1, 'a memory holds')])
 def test_a_memory_that_does_not_fit_is_refused_before_anything_moves(path, key, value, says):
     good, optimizer = two_groups(p := Parameter(np.zeros(3)))
@@ -398,7 +416,8 @@ def test_bfloat16_states_of_torch_are_read():
     lazy['state'][0]['prev'] = torch.complex(torch.zeros(3), -lazy['state'][0]['prev'].float()).conj().imag
     assert lazy['state'][0]['prev'].is_neg()
     Rprop([q]).load_state_dict(lazy)
-    assert ours.state[q]['sign'].tolist() == [1, -1, 0] and torch.equal(ours.state[q]['step_size'], theirs.state[p]['step_size'].float())
+    assert (ours.state[q]['sign'].tolist() == [1, -1, 0]
+            and torch.equal(ours.state[q]['step_size'], theirs.state[p]['step_size'].float()))
 
 
 def test_a_number_that_is_there_twice_in_a_state():

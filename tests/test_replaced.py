@@ -1,4 +1,5 @@
-"""What users replace, change and share between two steps: weights, gradients, memories, settings, whole groups."""
+"""What users replace, change and share between two steps:
+weights, gradients, memories, settings, whole groups."""
 import copy
 import math
 import threading
@@ -31,7 +32,8 @@ def test_a_parameter_that_grows_is_refused_before_anything_moves(path, n):
     optimizer.step()
     at = front.data.copy()
     p.data, p.grad, front.grad = np.zeros(2 * n), np.ones(2 * n), np.ones(2)
-    with pytest.raises(ValueError, match=rf'w has shape \({2 * n},\) now, and its memory \({n},\): to start it anew, del optimizer.state'):
+    with pytest.raises(ValueError, match=rf'w has shape \({2 * n},\) now, and its memory \({n},\): to start '
+                                         r'it anew, del optimizer.state'):
         optimizer.step()
     assert bits(front.data) == bits(at) and not p.data.any()
     del optimizer.state[p]
@@ -84,7 +86,8 @@ def test_gradients_whose_data_are_replaced():
     for p in params:
         p.grad.data = torch.full((2,), -1.0)
     optimizer.step()
-    assert [optimizer.state[p]['sign'].tolist() for p in params] == [[0, 0], [0, 0]]  # a flip, seen and forgotten
+    # a flip, seen and forgotten
+    assert [optimizer.state[p]['sign'].tolist() for p in params] == [[0, 0], [0, 0]]
 
 
 def test_an_empty_parameter_before_a_large_one(path):
@@ -104,8 +107,10 @@ def test_numbers_with_their_natural_gradient():
     assert isinstance(p.grad, np.generic) and p.data == w
 
 
-@pytest.mark.parametrize('name, value', [('etas', (0.5,)), ('etas', (1.2, 0.5)), ('etas', (0.5, math.nan)), ('etas', (0.5, 'x')), ('step_sizes', None),
-                                         ('step_sizes', (1, 0)), ('variant', 'adam'), ('nonfinite', 'skip'), ('maximize', 'no'), ('lr', -1)])
+@pytest.mark.parametrize('name, value', [('etas', (0.5,)), ('etas', (1.2, 0.5)), ('etas', (0.5, math.nan)),
+                                         ('etas', (0.5, 'x')), ('step_sizes', None),
+                                         ('step_sizes', (1, 0)), ('variant', 'adam'), ('nonfinite', 'skip'),
+                                         ('maximize', 'no'), ('lr', -1)])
 def test_settings_that_change_are_checked_before_anything_moves(name, value):
     a, b = Parameter([1.0, 2.0]), Parameter([1.0, 2.0])
     optimizer = Rprop([{'params': [a]}, {'params': [b]}])
@@ -113,7 +118,8 @@ def test_settings_that_change_are_checked_before_anything_moves(name, value):
     optimizer.step()
     group = optimizer.param_groups[1]
     before = {key: group[key] for key in group}
-    for change in (lambda: group.__setitem__(name, value), lambda: group.update({'lr': 0.5, name: value}), lambda: group.__ior__({name: value})):
+    for change in (lambda: group.__setitem__(name, value), lambda: group.update({'lr': 0.5, name: value}),
+                   lambda: group.__ior__({name: value})):
         with pytest.raises(ValueError, match=name):
             change()
         assert {key: group[key] for key in group} == before
@@ -179,7 +185,8 @@ def test_two_threads_may_save_to_one_file(tmp_path):
 
 def test_its_own_files_are_never_too_large(tmp_path):
     n, random = 3_000, np.random.default_rng(0)
-    settings = dict(lr=random.random(n), etas=(random.random(n) * .9 + .05, 1 + random.random(n)), step_sizes=(random.random(n) * 1e-6, 1 + random.random(n)))
+    settings = dict(lr=random.random(n), etas=(random.random(n) * .9 + .05, 1 + random.random(n)),
+                    step_sizes=(random.random(n) * 1e-6, 1 + random.random(n)))
     p = Parameter(np.ones(n))
     optimizer = Rprop([('x' * 20_000, p)], **settings)
     p.grad = np.ones(n)
@@ -246,7 +253,8 @@ def test_arrays_and_tensors_in_one_group():
         before = t._version
         optimizer.step()
         assert t._version > before
-    assert bits(p.data) == bits(t.detach().numpy()) and isinstance(optimizer.state_dict()['state'][1]['prev'], torch.Tensor)
+    assert (bits(p.data) == bits(t.detach().numpy())
+            and isinstance(optimizer.state_dict()['state'][1]['prev'], torch.Tensor))
 
 
 def test_a_shallow_copy_and_the_original_see_one_memory():
@@ -287,7 +295,8 @@ def test_errors_that_are_no_number(loss):
     assert p.data == 1
 
 
-@pytest.mark.filterwarnings('ignore:the matrix subclass:PendingDeprecationWarning')  # NumPy advises against its matrix, and users have some
+# NumPy advises against its matrix, and users have some
+@pytest.mark.filterwarnings('ignore:the matrix subclass:PendingDeprecationWarning')
 def test_what_is_no_array_of_weights():
     with pytest.raises(TypeError, match='byte order'):
         Parameter(np.zeros(2, '>f8'))
@@ -303,7 +312,9 @@ def test_what_is_no_array_of_weights():
         Parameter(torch.ones(2, requires_grad=True))
 
 
-@pytest.mark.parametrize('change, says', [({'step': -5}, 'whole number'), ({'step': 1.7}, 'whole number'), ({'step': 'x'}, 'could not convert'), ({'step': math.inf}, 'whole number')])
+@pytest.mark.parametrize('change, says', [({'step': -5}, 'whole number'), ({'step': 1.7}, 'whole number'),
+                                          ({'step': 'x'}, 'could not convert'),
+                                          ({'step': math.inf}, 'whole number')])
 def test_counts_that_cannot_be(change, says):
     optimizer, (p,) = first_step(np.zeros(2))
     d = optimizer.state_dict()
@@ -313,7 +324,8 @@ def test_counts_that_cannot_be(change, says):
     assert optimizer.state[p]['step'] == 1
 
 
-@pytest.mark.parametrize('change', [{'loss': math.nan}, {'loss': 'x'}, {'loss': None}, {'maximize': 'no'}, {'lr': [1.0, 2.0, 3.0]}, {'params': 3}], ids=str)
+@pytest.mark.parametrize('change', [{'loss': math.nan}, {'loss': 'x'}, {'loss': None}, {'maximize': 'no'},
+                                    {'lr': [1.0, 2.0, 3.0]}, {'params': 3}], ids=str)
 def test_groups_that_cannot_be(change):
     optimizer, (p,) = first_step(np.zeros(2))
     d = optimizer.state_dict()
@@ -331,7 +343,8 @@ def test_gradients_of_another_shape_for_the_function():
 
 @pytest.mark.filterwarnings('error')
 def test_numbers_beyond_the_type_are_cut_without_a_warning():
-    for settings in (dict(lr=1e300), dict(step_sizes=(1e39, 1e40)), dict(etas=(0.5, 1e300)), dict(step_sizes=(0, math.inf))):
+    for settings in (dict(lr=1e300), dict(step_sizes=(1e39, 1e40)), dict(etas=(0.5, 1e300)),
+                     dict(step_sizes=(0, math.inf))):
         p = Parameter(np.zeros(2, np.float32))
         optimizer = Rprop([p], **settings)
         with np.errstate(over='ignore'):  # of the weight itself, which the user asked to move that far
@@ -360,7 +373,8 @@ def test_steps_are_counted_whenever_somebody_looks(path):
     assert [m['step'] for m in copy.deepcopy(again).state.values()] == [14, 4]
 
 
-@pytest.mark.parametrize('name, value, move', [('sign', 0, 0.1), ('sign', 1, 0.1 * 1.2), ('step_size', 0.5, 0.5 * 1.2)])
+@pytest.mark.parametrize('name, value, move',
+                         [('sign', 0, 0.1), ('sign', 1, 0.1 * 1.2), ('step_size', 0.5, 0.5 * 1.2)])
 def test_an_array_put_into_a_memory_is_used(path, name, value, move):
     # without its sign a step keeps its size, with it it grows
     optimizer, (p,) = first_step(np.zeros(3), lr=0.1)
@@ -382,7 +396,8 @@ def test_gradients_in_a_row_some_of_which_are_missing(path):
                 if p.grad is not None:
                     p.grad[...] = 1
             optimizer.step()
-        assert [float(p.data[0]) for p in params] == [0 if k == missing else -(0.01 + 0.01 * 1.2 + 0.01 * 1.2 * 1.2) for k in range(3)]
+        assert ([float(p.data[0]) for p in params]
+                == [0 if k == missing else -(0.01 + 0.01 * 1.2 + 0.01 * 1.2 * 1.2) for k in range(3)])
 
 
 def test_a_sparse_gradient_after_flatten_is_refused_by_name():
@@ -457,7 +472,8 @@ def test_groups_that_leave_and_come_back(path, way):
 
 @pytest.mark.parametrize('groups', [[[0, 1]], [[0], [1]]], ids=['one group', 'two groups'])
 def test_the_memory_follows_the_type_of_the_weights(path, groups):
-    # the memory of a network that is made float32 in mid-run follows: its steps are rounded once, and are float32 from then on
+    # the memory of a network that is made float32 in mid-run follows: its steps are rounded once, and are
+    # float32 from then on
     random = np.random.default_rng(0)
     narrow, wide = Parameter(random.normal(size=1000)), Parameter(random.normal(size=20).astype(np.float32))
     both, gs = [narrow, wide], random.normal(size=(20, 1000))
@@ -476,7 +492,8 @@ def test_the_memory_follows_the_type_of_the_weights(path, groups):
             expected.append((p.data + dw).astype(p.dtype))
         optimizer.step()
         assert [bits(p.data) for p in both] == [bits(w) for w in expected]
-    assert optimizer.state[narrow]['step_size'].dtype == np.float32 and optimizer.state[wide]['step_size'].dtype == np.float32
+    assert (optimizer.state[narrow]['step_size'].dtype == np.float32
+            and optimizer.state[wide]['step_size'].dtype == np.float32)
 
 
 def test_an_array_that_was_resized_is_refused_before_anything_moves(path):
@@ -488,7 +505,8 @@ def test_an_array_that_was_resized_is_refused_before_anything_moves(path):
     assert bits(q.data) == bits(before) and not p.data[1000:].any()
 
 
-@pytest.mark.parametrize('shape, view', [((300, 300), lambda w: w.T), ((90_000,), lambda w: w[::-1]), ((3, 2), lambda w: w.T.reshape(3, 2)),
+@pytest.mark.parametrize('shape, view', [((300, 300), lambda w: w.T), ((90_000,), lambda w: w[::-1]),
+                                         ((3, 2), lambda w: w.T.reshape(3, 2)),
                                          ((100,), lambda w: w), ((100,), lambda w: w[:])])
 def test_a_gradient_that_is_a_view_of_its_weights(path, shape, view):
     w = np.random.default_rng(0).normal(size=shape)
@@ -678,7 +696,8 @@ def test_steps_of_another_type_that_somebody_put_into_a_memory(path):
     optimizer, (p, q) = first_step(np.zeros(20, np.float16), np.ones(3, np.float16))
     for x in (p, q):
         optimizer.state[x]['step_size'] = optimizer.state[x]['step_size'].astype(np.float16)
-    assert optimizer.state[p]['step_size'].dtype == np.float32 and optimizer.state[p]['step_size'][0] == np.float16(0.01)
+    assert (optimizer.state[p]['step_size'].dtype == np.float32
+            and optimizer.state[p]['step_size'][0] == np.float16(0.01))
     state = State(optimizer.state[p]['sign'].copy(), optimizer.state[p]['step_size'].copy())
     expected = p.data.copy()
     for _ in range(3):

@@ -1,4 +1,5 @@
-"""Faults that people met elsewhere, tried on the optimizer: interrupts, devices, types, graphs, compilers, names, files, overlaps."""
+"""Faults that people met elsewhere, tried on the optimizer:
+interrupts, devices, types, graphs, compilers, names, files, overlaps."""
 import copy
 import io
 import os
@@ -38,7 +39,8 @@ import numpy as np
 from rprop_lit import Parameter, Rprop, config
 from rprop_lit.inside import engine, rows
 engine.PART = rows.PART = 50_000  # two threads for few weights, so that 3000 steps take little time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts programs in the background with SIGINT ignored
+# a shell starts programs in the background with SIGINT ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 backend, dtype, n, trials = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 config.backend, config.threads = backend, 2
 p = Parameter(np.zeros(n, dtype))
@@ -52,7 +54,7 @@ def interrupt():
         signal.pthread_kill(main, signal.SIGINT)
 threading.Thread(target=interrupt, daemon=True).start()
 made, caught, during = 0, 0, 0
-w, step = np.zeros((), dtype), np.asarray(0.01, optimizer.param_groups[0] and ('f4' if dtype == 'float32' else 'f8'))
+w, step = np.zeros((), dtype), np.asarray(0.01, 'f4' if dtype == 'float32' else 'f8')
 begun = False
 for _ in range(trials):
     done = False
@@ -71,18 +73,21 @@ for _ in range(trials):
         step = np.minimum(step * step.dtype.type(1.2), step.dtype.type(1)) if begun else step
         w, made, begun = (w - step).astype(dtype), count, True
     memory = optimizer.state[p]
-    assert (p.data == w).all() and (not memory or ((memory['step_size'] == step).all() and (memory['sign'] == 1).all())), made
+    assert (p.data == w).all(), made
+    assert not memory or ((memory['step_size'] == step).all() and (memory['sign'] == 1).all()), made
 assert caught == trials and made
 print('whole', during > 0)
 '''
 
 
-@pytest.mark.parametrize('backend, dtype, n, trials', [('numpy', 'float32', 100_000, 3000), ('numba', 'float32', 100_000, 3000),
-                                                       ('numpy', 'longdouble', 20_000, 3000), ('numpy', 'float32', 10, 3000)])
+@pytest.mark.parametrize('backend, dtype, n, trials',
+                         [('numpy', 'float32', 100_000, 3000), ('numba', 'float32', 100_000, 3000),
+                          ('numpy', 'longdouble', 20_000, 3000), ('numpy', 'float32', 10, 3000)])
 def test_three_thousand_interrupts_in_a_row(backend, dtype, n, trials):
     if backend == 'numba':
         pytest.importorskip('numba', reason='Numba is not installed: the compiled path is left out')
-    done = subprocess.run([sys.executable, '-c', INTERRUPTS, backend, dtype, str(n), str(trials)], cwd=HERE.parent,
+    done = subprocess.run([sys.executable, '-c', INTERRUPTS, backend, dtype, str(n), str(trials)],
+                          cwd=HERE.parent,
                           capture_output=True, text=True, timeout=115)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith('whole')
@@ -151,10 +156,12 @@ def test_what_is_no_regular_file_is_left_alone(tmp_path):
         with pytest.raises(OSError, match='no regular file'):
             optimizer.save(path)
         assert path.stat().st_mode == mode
-    assert stat.S_ISFIFO(pipe.stat().st_mode) and sorted(p.name for p in tmp_path.iterdir()) == ['folder', 'link', 'pipe']
+    assert (stat.S_ISFIFO(pipe.stat().st_mode)
+            and sorted(p.name for p in tmp_path.iterdir()) == ['folder', 'link', 'pipe'])
 
 
-@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='only the superuser can give a file to somebody else')
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0,
+                    reason='only the superuser can give a file to somebody else')
 def test_the_owner_of_a_file_stays(tmp_path):
     optimizer, _ = stepped(('w', np.zeros(3)))
     path = tmp_path / 'state.npz'
@@ -225,7 +232,8 @@ def test_without_names_the_order_decides():
         other = Rprop(params)
         other.load_state_dict(optimizer.state_dict())
         saved = optimizer.state_dict()['state']
-        assert [bits(other.state[p]['step_size']) for p in ps] == [bits(saved[i]['step_size']) for i in (0, 1)]
+        assert ([bits(other.state[p]['step_size']) for p in ps]
+                == [bits(saved[i]['step_size']) for i in (0, 1)])
 
 
 def test_a_part_of_a_model():
@@ -233,14 +241,17 @@ def test_a_part_of_a_model():
     b, c = Parameter(np.zeros(3)), Parameter(np.zeros(4))
     other = Rprop([('b', b), ('c', c)], lr=0.5)
     before = str(other.state_dict())
-    with pytest.raises(ValueError, match=r"another model: it lacks \['c'\], and \['a'\] are not here; strict=False"):
+    with pytest.raises(ValueError,
+                       match=r"another model: it lacks \['c'\], and \['a'\] are not here; strict=False"):
         other.load_state_dict(optimizer.state_dict())
     assert str(other.state_dict()) == before
     left = other.load_state_dict(optimizer.state_dict(), strict=False)
     assert left.missing == ['c'] and left.unknown == ['a']
-    assert bits(other.state[b]['step_size']) == bits(optimizer.state_dict()['state'][1]['step_size']) and not other.state[c]
+    assert (bits(other.state[b]['step_size']) == bits(optimizer.state_dict()['state'][1]['step_size'])
+            and not other.state[c])
     with pytest.raises(ValueError, match='another model: its groups have'):
-        Rprop([b, c, Parameter([1.0])]).load_state_dict(optimizer.state_dict(), strict=False)  # no names to go by
+        # no names to go by
+        Rprop([b, c, Parameter([1.0])]).load_state_dict(optimizer.state_dict(), strict=False)
 
 
 # ---- overlaps
@@ -248,8 +259,10 @@ def test_a_part_of_a_model():
 def overlapping():
     "Lists of arrays that share memory"
     base, row = np.zeros((4, 3)), np.zeros(10)
-    return {'the same array': [row, row], 'two views': [row[:6], row[5:]], 'a row and a column': [base[1], base[:, 2]],
-            'every second and the first': [row[::2], row[:1]], 'a window on itself': [np.lib.stride_tricks.as_strided(row, (4, 3), (8, 16))],
+    return {'the same array': [row, row], 'two views': [row[:6], row[5:]],
+            'a row and a column': [base[1], base[:, 2]],
+            'every second and the first': [row[::2], row[:1]],
+            'a window on itself': [np.lib.stride_tricks.as_strided(row, (4, 3), (8, 16))],
             'backwards': [row[::-1], row[3:4]], 'real parts': [np.zeros(3, complex).real] * 2}
 
 
@@ -268,7 +281,8 @@ def test_weights_that_share_memory_are_refused_by_name(kind):
 
 def test_weights_side_by_side_are_not_refused():
     base, z, row = np.zeros((40, 3)), np.zeros(5, complex), np.zeros(10)
-    arrays = [base[::2, 0], base[1::2, 0], base[:, 1], base[:, 2], z.real, z.imag, row[::2], row[1::2], np.zeros(0), row[4:4], np.zeros((3, 4)).T]
+    arrays = [base[::2, 0], base[1::2, 0], base[:, 1], base[:, 2], z.real, z.imag, row[::2], row[1::2],
+              np.zeros(0), row[4:4], np.zeros((3, 4)).T]
     optimizer = Rprop([Parameter(a) for a in arrays], lr=1.0)
     for p in optimizer.param_groups[0]['params']:
         p.grad = np.ones(p.shape)
@@ -282,7 +296,8 @@ def test_overlapping_tensors_are_refused():
     for tensors in ([torch.zeros(3).expand(4, 3)], [row.as_strided((3, 3), (1, 1))], [row[:4], row[3:]]):
         with pytest.raises(ValueError, match='w. is there twice'):
             Rprop([(f'w{i}', torch.nn.Parameter(t)) for i, t in enumerate(tensors)])
-    Rprop([torch.nn.Parameter(row[:3]), torch.nn.Parameter(row[3:]), torch.nn.Parameter(torch.zeros(4, 3).t())])
+    Rprop([torch.nn.Parameter(row[:3]), torch.nn.Parameter(row[3:]),
+           torch.nn.Parameter(torch.zeros(4, 3).t())])
 
 
 def test_overlaps_are_looked_for_once(monkeypatch):
@@ -322,7 +337,8 @@ def test_the_state_before_a_step():
     p, stranger = Parameter(np.zeros(2)), Parameter([1.0])
     optimizer = Rprop([p])
     memory = optimizer.state[p]
-    assert memory == {} and p not in optimizer.state and len(optimizer.state) == 0 and list(optimizer.state) == []
+    assert (memory == {} and p not in optimizer.state and len(optimizer.state) == 0
+            and list(optimizer.state) == [])
     with pytest.raises(KeyError):
         optimizer.state[stranger]
     with pytest.raises(KeyError):
@@ -330,7 +346,8 @@ def test_the_state_before_a_step():
     optimizer.state[p] = {'step': 5, 'sign': np.ones(2, np.int8), 'step_size': np.full(2, 0.5)}
     p.grad = np.ones(2)
     optimizer.step()
-    assert memory['step'] == 6 and p.data.tolist() == [-0.6, -0.6]  # the memory that was asked for before is the one that there is
+    # the memory that was asked for before is the one that there is
+    assert memory['step'] == 6 and p.data.tolist() == [-0.6, -0.6]
 
 
 def test_a_model_is_no_list():
@@ -343,10 +360,12 @@ def test_a_model_is_no_list():
 
 def test_help_shows_what_may_be_called():
     public = {name for name in dir(Rprop) if not name.startswith('_')}
-    assert public == {'add_param_group', 'load', 'load_state_dict', 'param_groups', 'save', 'state', 'state_dict', 'step', 'to', 'zero_grad'}
+    assert public == {'add_param_group', 'load', 'load_state_dict', 'param_groups', 'save', 'state',
+                      'state_dict', 'step', 'to', 'zero_grad'}
     optimizer, _ = stepped(('w', np.zeros(2)), lr=0.25)
     shown = repr(optimizer)
-    assert shown.startswith('Rprop (\nParameter Group 0\n') and '    lr: 0.25\n' in shown and shown.endswith(')') and isinstance(optimizer.state, States)
+    assert (shown.startswith('Rprop (\nParameter Group 0\n') and '    lr: 0.25\n' in shown
+            and shown.endswith(')') and isinstance(optimizer.state, States))
 
 
 def test_reading_the_state_changes_nothing(path):
@@ -361,8 +380,10 @@ def test_reading_the_state_changes_nothing(path):
 
 def test_plans_stay_where_gradients_are_missing(path):
     "The shape of speed: no plan is made anew, and one backend is asked once for each plan and step"
-    ps = [Parameter(np.zeros(n, dtype)) for n, dtype in ((3, 'f4'), (4, 'f4'), (5, 'f8'), (6, 'f4'), (7, 'f8'))]
-    optimizer, alone = Rprop(ps, etas=(np.full(1, .5), 1.2), nonfinite='raise'), [Rprop([Parameter(p.data.copy())]) for p in ps]
+    ps = [Parameter(np.zeros(n, dtype))
+          for n, dtype in ((3, 'f4'), (4, 'f4'), (5, 'f8'), (6, 'f4'), (7, 'f8'))]
+    optimizer, alone = (Rprop(ps, etas=(np.full(1, .5), 1.2), nonfinite='raise'),
+                        [Rprop([Parameter(p.data.copy())]) for p in ps])
     asked = []
     for k in range(20):
         for i, (p, other) in enumerate(zip(ps, alone)):
@@ -409,7 +430,8 @@ def test_the_readable_backend_climbs(maximize):
 
 # ---- types
 
-@pytest.mark.parametrize('first, then', [(np.float64, np.float32), (np.float32, np.float64), (np.float64, np.float16)])
+@pytest.mark.parametrize('first, then', [(np.float64, np.float32), (np.float32, np.float64),
+                                         (np.float64, np.float16)])
 def test_a_resumed_run_is_the_run_that_was_not_saved(first, then):
     p = Parameter(np.zeros(50, first))
     optimizer, stream = Rprop([('w', p)], lr=0.1), list(gradients((50,), 40, np.float64))
@@ -429,7 +451,8 @@ def test_a_resumed_run_is_the_run_that_was_not_saved(first, then):
             for g in stream[20:]:
                 x.grad = g.astype(then)
                 again.step()
-            ends.append((bits(x.data), bits(again.state[x]['step_size']), str(again.state[x]['step_size'].dtype)))
+            ends.append((bits(x.data), bits(again.state[x]['step_size']),
+                         str(again.state[x]['step_size'].dtype)))
     assert ends[0] == ends[1] == ends[2] and ends[0][2] == ('float64' if then == np.float64 else 'float32')
 
 
@@ -441,11 +464,13 @@ def torch():
 
 
 def test_settings_that_are_half_arrays_on_tensors(torch):
-    for settings in (dict(step_sizes=(1e-6, np.array([.1, .2]))), dict(step_sizes=(np.array([.1, .2]), 50.)), dict(etas=(.5, torch.tensor([1.1, 1.2])))):
+    for settings in (dict(step_sizes=(1e-6, np.array([.1, .2]))), dict(step_sizes=(np.array([.1, .2]), 50.)),
+                     dict(etas=(.5, torch.tensor([1.1, 1.2])))):
         front, p = (torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
         optimizer = Rprop([{'params': [front]}, {'params': [p], **settings}])
         w, state = np.zeros(2), init(np.zeros(2), 0.01)
-        arrays = {key: tuple(np.asarray(x) if getattr(x, 'ndim', 0) else x for x in value) for key, value in settings.items()}
+        arrays = {key: tuple(np.asarray(x) if getattr(x, 'ndim', 0) else x for x in value)
+                  for key, value in settings.items()}
         for g in gradients((2,), 20, np.float64):
             front.grad, p.grad = torch.ones(2, dtype=torch.float64), torch.from_numpy(g)
             optimizer.step()
@@ -464,7 +489,8 @@ def test_nothing_leaks_from_a_device_context(torch):
             state = optimizer.state_dict()
             optimizer.load_state_dict(state)
             optimizer.step()
-        assert {x.device.type for x in state['state'][0].values()} == {'cpu'} and optimizer.state[p]['sign'].device.type == 'cpu'
+        assert ({x.device.type for x in state['state'][0].values()} == {'cpu'}
+                and optimizer.state[p]['sign'].device.type == 'cpu')
         return p.tolist()
 
     from contextlib import nullcontext
@@ -498,7 +524,8 @@ def test_a_state_for_weights_on_several_devices(torch):
 
 
 def test_the_memory_moves_with_a_model(torch):
-    ps = [Parameter(torch.zeros(2, 3)), Parameter(torch.zeros(2))]  # torch puts no meta tensor into a parameter of its own
+    # torch puts no meta tensor into a parameter of its own
+    ps = [Parameter(torch.zeros(2, 3)), Parameter(torch.zeros(2))]
     optimizer = Rprop(ps)
     for p in ps:
         p.grad = torch.ones(p.shape)
@@ -509,7 +536,8 @@ def test_the_memory_moves_with_a_model(torch):
     for p in ps:
         p.data = p.data.to('meta')
     optimizer.to('meta')
-    assert {m['sign'].device.type for m in optimizer.state.values()} == {'meta'} and optimizer.state[ps[1]]['step'] == 1
+    assert ({m['sign'].device.type for m in optimizer.state.values()} == {'meta'}
+            and optimizer.state[ps[1]]['step'] == 1)
 
 
 @pytest.mark.filterwarnings('ignore:Using backward:UserWarning')
@@ -526,7 +554,8 @@ def test_no_graph_grows(torch):
     assert depth < 10 and not optimizer.state[p]['step_size'].requires_grad
 
 
-@pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor:UserWarning')  # torch's compiler asks for that of the loss
+# torch's compiler asks for that of the loss
+@pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor:UserWarning')
 def test_a_compiled_training_step(torch):
     torch.manual_seed(0)
     plain, compiled = (torch.nn.Linear(3, 2) for _ in range(2))
@@ -558,6 +587,7 @@ def test_copies_of_a_row_of_tensors_go_their_own_way(torch):
     again = copy.deepcopy(optimizer)
     optimizer.step()
     other = again.param_groups[0]['params'][0]
-    assert [p.data.tolist() for p in other.params] == [[0, 0], [1, 1, 1]] and row.data.tolist() == [-1, -1, 0, 0, 0]
+    assert ([p.data.tolist() for p in other.params] == [[0, 0], [1, 1, 1]]
+            and row.data.tolist() == [-1, -1, 0, 0, 0])
     again.step()
     assert other.data.tolist() == row.data.tolist() == [x for p in other.params for x in p.data.tolist()]

@@ -1,4 +1,5 @@
-"""Rows that are cut and shared: every weight is in one part, every number of threads makes the same bits, and no thread is left hanging."""
+"""Rows that are cut and shared: every weight is in one part, every number of threads makes the same bits,
+and no thread is left hanging."""
 import gc
 import os
 import signal
@@ -12,7 +13,7 @@ from multiprocessing import get_all_start_methods, get_context
 
 import numpy as np
 import pytest
-from streams import VARIANTS, Bits, bits
+from streams import VARIANTS, Bits, alone, bits
 
 from rprop_lit import Parameter, Rprop, config
 from rprop_lit.inside import rows
@@ -53,7 +54,8 @@ def gradients(n, dtype, length=4):
         yield g * np.where(random.random(n) < .2, -1, 1).astype(dtype) if k else g
 
 
-@pytest.mark.parametrize('size', [0, 1, 63, PART - 1, PART, 2 * PART - 1, 2 * PART, 2 * PART + 1, 3 * PART + 65, 10 * PART])
+@pytest.mark.parametrize('size', [0, 1, 63, PART - 1, PART, 2 * PART - 1, 2 * PART, 2 * PART + 1,
+                                  3 * PART + 65, 10 * PART])
 def test_parts_are_a_partition(count, size):
     cut = parts(size)
     assert cut[0].start == 0 and cut[-1].stop == size and all(a.stop == b.start for a, b in zip(cut, cut[1:]))
@@ -73,7 +75,8 @@ def test_every_number_of_threads_makes_the_bits_of_the_readable_rule(path, count
         dw, state = update(g, state, variant=variant)
         w[...] = w + dw
     memory = optimizer.state[p]
-    assert [bits(x) for x in (p.data, memory['sign'], memory['step_size'])] == [bits(x) for x in (w, state.sign, state.step)]
+    assert ([bits(x) for x in (p.data, memory['sign'], memory['step_size'])]
+            == [bits(x) for x in (w, state.sign, state.step)])
 
 
 def test_arrays_in_one_long_row_are_shared(path, count):
@@ -93,8 +96,10 @@ def test_small_arrays_at_their_addresses(path):
     # contiguous ones by their addresses, others through a bundle; empty ones and single numbers among them
     random = np.random.default_rng(0)
     odd = np.zeros(4 * 30 + 1, np.uint8)[1:].view(np.float32)
-    groups = [[random.normal(size=n).astype(np.float32) for n in (5, 0, 1, 700, 64)], [np.zeros((3, 4), np.float32), odd, np.ones(8, np.float32)],
-              [np.zeros((3, 4), np.float32).T, np.ones(9, np.float32)[::2]], [np.zeros((), np.float32), np.zeros((0, 3), np.float32)]]
+    groups = [[random.normal(size=n).astype(np.float32) for n in (5, 0, 1, 700, 64)],
+              [np.zeros((3, 4), np.float32), odd, np.ones(8, np.float32)],
+              [np.zeros((3, 4), np.float32).T, np.ones(9, np.float32)[::2]],
+              [np.zeros((), np.float32), np.zeros((0, 3), np.float32)]]
     for arrays in groups:
         together, alone = [Parameter(a) for a in arrays], [Parameter(a.copy()) for a in arrays]
         first, others = Rprop(together, variant='rprop+'), [Rprop([p], variant='rprop+') for p in alone]
@@ -124,12 +129,15 @@ def walked_alone(arrays, gs, variant):
 @pytest.mark.parametrize('kind', ['whole', 'with holes', 'parts of a row'])
 def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dtype, variant):
     random = np.random.default_rng(0)
-    arrays = [random.normal(size=shape).astype(dtype) for shape in [(5,), (), (3, 4), (0,), (1,), (2, 0, 3), (700,), (64,)]]
+    arrays = [random.normal(size=shape).astype(dtype)
+              for shape in [(5,), (), (3, 4), (0,), (1,), (2, 0, 3), (700,), (64,)]]
     arrays[0][:3] = -0.0, np.nan, 0.0
     arrays[2] = np.asfortranarray(arrays[2]).T
     if kind == 'with holes':
         arrays[0] = np.repeat(arrays[0], 2)[::2]
     gs = [[g * np.where(random.random(a.shape) < .3, -1, 1).astype(dtype) for g in [random.normal(size=a.shape).astype(dtype)] * 8] for a in arrays]
+    for g in gs[0]:
+        g[0] = 0  # so that this weight stays -0.0
     expected = walked_alone(arrays, gs, variant)
     if kind == 'parts of a row':
         row = np.concatenate([a.reshape(-1) for a in arrays])
@@ -142,7 +150,8 @@ def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dt
             p.grad = stream[k]
         optimizer.step()
     assert all(p.data is a for p, a in zip(params, arrays))
-    found = [[bits(x) for x in (p.data, optimizer.state[p]['sign'], optimizer.state[p]['step_size'])] for p in params]
+    found = [[bits(x) for x in (p.data, optimizer.state[p]['sign'], optimizer.state[p]['step_size'])]
+             for p in params]
     assert found[:len(expected)] == expected
 
 
@@ -240,7 +249,8 @@ def test_an_interrupt_waits_for_the_step():
                 signal.raise_signal(signal.SIGINT)
                 signal.raise_signal(signal.SIGINT)
                 seen.append('whole')
-        assert seen[0] == 'whole' and len(seen) == 2 and seen[1][0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is handler
+        assert (seen[0] == 'whole' and len(seen) == 2 and seen[1][0] == signal.SIGINT
+                and signal.getsignal(signal.SIGINT) is handler)
         with Uninterrupted():  # nothing comes, nothing is left
             pass
         assert len(seen) == 2 and signal.getsignal(signal.SIGINT) is handler
@@ -283,7 +293,9 @@ def test_a_short_step_is_taken_back(monkeypatch, variant, loss):
     assert [bits(p.data) for p in ps] == [bits(q.data) for q in twin] and optimizer.state[ps[2]]['step'] == 1
 
 
-@pytest.mark.parametrize('sizes, kind', [([1], TakenBack), ([SHORT], TakenBack), ([1] * 16, TakenBack), ([SHORT + 1], Uninterrupted), ([SHORT // 2] * 3, Uninterrupted), ([1] * 17, Uninterrupted)])
+@pytest.mark.parametrize('sizes, kind', [([1], TakenBack), ([SHORT], TakenBack), ([1] * 16, TakenBack),
+                                         ([SHORT + 1], Uninterrupted), ([SHORT // 2] * 3, Uninterrupted),
+                                         ([1] * 17, Uninterrupted)])
 def test_which_steps_are_taken_back(sizes, kind):
     ps = [Parameter(np.zeros(n)) for n in sizes]
     for p in ps:
@@ -321,23 +333,36 @@ def long_step(pipe=None):
     return float(p.data.sum())
 
 
-@pytest.mark.skipif('fork' not in get_all_start_methods(), reason='no fork on this system')
-@pytest.mark.filterwarnings('ignore:This process:DeprecationWarning')
-def test_a_forked_process_gets_threads_of_its_own(two):
+def in_a_child(pipe):
+    "What a child does that was forked: two jobs that wait for each other, and a step"
+    meet = threading.Barrier(2)
+    together([lambda: meet.wait(20), lambda: meet.wait(20)])  # needs two threads that both work
+    long_step(pipe)
+
+
+def fork_between_steps():
+    "A process makes a step by two threads, and its child another one"
     expected, context = long_step(), get_context('fork')
     mine, theirs = context.Pipe()
-    child = context.Process(target=long_step, args=[theirs], daemon=True)
+    child = context.Process(target=in_a_child, args=[theirs], daemon=True)
     child.start()
-    there = mine.poll(20)
-    assert there and mine.recv() == expected
+    theirs.close()  # so that a child that fails ends the wait
+    assert mine.recv() == expected
     child.join()
+    print('both')
+
+
+@pytest.mark.skipif('fork' not in get_all_start_methods(), reason='no fork on this system')
+def test_a_forked_process_gets_threads_of_its_own():
+    assert alone('test_rows', 'fork_between_steps') == 'both\n'
 
 
 def test_a_program_whose_main_thread_has_ended():
     code = ('import sys, threading, time; sys.path[:0] = sys.argv[1:]; from test_rows import long_step\n'
             'def train():\n    time.sleep(.3); print(long_step() < 0)\n'
             'long_step(); threading.Thread(target=train).start()')
-    done = subprocess.run([sys.executable, '-c', code, os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))],
+    done = subprocess.run([sys.executable, '-c', code, os.path.dirname(__file__),
+                           os.path.dirname(os.path.dirname(__file__))],
                           capture_output=True, text=True, timeout=60)
     assert done.stdout == 'True\n' and not done.stderr
 
@@ -351,19 +376,26 @@ def test_a_wrong_number_of_threads(value):
     assert mine.threads == 3
 
 
-@pytest.mark.parametrize('set_to, expected', [({'RPROP_LIT_THREADS': '3'}, '3'), ({'OMP_NUM_THREADS': '1'}, '1'), ({'OMP_NUM_THREADS': 'x'}, None), ({'OMP_NUM_THREADS': '0,1'}, None), ({'RPROP_LIT_THREADS': ' 4 '}, '4'),
-                                              ({'RPROP_LIT_THREADS': '2', 'OMP_NUM_THREADS': '7'}, '2'), ({}, None), ({'OMP_NUM_THREADS': '5,1'}, '5')], ids=str)
+@pytest.mark.parametrize('set_to, expected',
+                         [({'RPROP_LIT_THREADS': '3'}, '3'), ({'OMP_NUM_THREADS': '1'}, '1'),
+                          ({'OMP_NUM_THREADS': 'x'}, None), ({'OMP_NUM_THREADS': '0,1'}, None),
+                          ({'RPROP_LIT_THREADS': ' 4 '}, '4'),
+                          ({'RPROP_LIT_THREADS': '2', 'OMP_NUM_THREADS': '7'}, '2'), ({}, None),
+                          ({'OMP_NUM_THREADS': '5,1'}, '5')], ids=str)
 def test_threads_from_the_environment(set_to, expected):
     env = {k: v for k, v in os.environ.items() if k not in ('RPROP_LIT_THREADS', 'OMP_NUM_THREADS')} | set_to
     code = 'from rprop_lit import config; print(config.threads)'
-    found = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True,
+                           check=True).stdout.strip()
     assert found == (expected or str(threads_from({})))
 
 
 @pytest.mark.parametrize('value', ['0', 'many', '-2', '1.5', '2,3'])
 def test_a_wrong_environment_is_an_error(value):
-    done = subprocess.run([sys.executable, '-c', 'import rprop_lit; print(1); rprop_lit.config.threads'], env={**os.environ, 'RPROP_LIT_THREADS': value}, capture_output=True, text=True)
-    assert done.returncode and done.stdout == '1\n' and f'RPROP_LIT_THREADS={value!r}: choose a whole number, 1 or more' in done.stderr
+    done = subprocess.run([sys.executable, '-c', 'import rprop_lit; print(1); rprop_lit.config.threads'],
+                          env={**os.environ, 'RPROP_LIT_THREADS': value}, capture_output=True, text=True)
+    assert (done.returncode and done.stdout == '1\n'
+            and f'RPROP_LIT_THREADS={value!r}: choose a whole number, 1 or more' in done.stderr)
 
 
 def test_without_a_choice_there_are_two_threads_or_one(monkeypatch):
@@ -377,12 +409,17 @@ def test_without_a_choice_there_are_two_threads_or_one(monkeypatch):
 
 
 @pytest.mark.parametrize('code', [
-    'def late():\n    try:\n        yield\n    finally:\n        step(); print(p.data[0] < -0.015)\nlate = late(); next(late)',
-    'class Late:\n    def __del__(self):\n        step(); print(p.data[0] < -0.015)\nlate = Late()'], ids=['generator', 'finalizer'])
+    ('def late():\n    try:\n        yield\n    finally:\n        step(); print(p.data[0] < -0.015)\n'
+     'late = late(); next(late)'),
+    'class Late:\n    def __del__(self):\n        step(); print(p.data[0] < -0.015)\nlate = Late()',
+], ids=['generator', 'finalizer'])
 def test_a_step_while_the_interpreter_ends(code):
-    start = ('import sys; sys.path[:0] = sys.argv[1:]; from test_rows import LONG, Parameter, Rprop, config, np\n'
-             'config.threads = 2; p = Parameter(np.zeros(LONG, np.float32)); p.grad = np.ones(LONG, np.float32); step = Rprop([p]).step; step()\n')
-    done = subprocess.run([sys.executable, '-c', start + code, os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))],
+    start = ('import sys; sys.path[:0] = sys.argv[1:]; '
+             'from test_rows import LONG, Parameter, Rprop, config, np\n'
+             'config.threads = 2; p = Parameter(np.zeros(LONG, np.float32)); '
+             'p.grad = np.ones(LONG, np.float32); step = Rprop([p]).step; step()\n')
+    done = subprocess.run([sys.executable, '-c', start + code, os.path.dirname(__file__),
+                           os.path.dirname(os.path.dirname(__file__))],
                           capture_output=True, text=True, timeout=15)
     assert done.returncode == 0 and done.stdout == 'True\n'
 
@@ -390,7 +427,8 @@ def test_a_step_while_the_interpreter_ends(code):
 def test_a_job_may_have_jobs_of_its_own():
     code = ('from rprop_lit.inside.rows import together\nseen = []\n'
             'together([lambda: together([lambda: seen.append(1)] * 3)] * 3)\nprint(len(seen))')
-    done = subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(os.path.dirname(__file__)), capture_output=True, text=True, timeout=15)
+    done = subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(os.path.dirname(__file__)),
+                          capture_output=True, text=True, timeout=15)
     assert done.stdout == '9\n'
 
 
@@ -401,6 +439,7 @@ def test_scratch_of_any_length_will_do(most):
     for length in (5000, most):
         w, sign, size = np.ones(5000, np.float32), start.sign.copy(), start.step.copy()
         for g in gradients(5000, np.float32):
-            blocks_kernel(Flip(True, False))(w, g, sign, size, limits, Scratch(length, np.float32, np.float32))
+            blocks_kernel(Flip(True, False))(w, g, sign, size, limits,
+                                             Scratch(length, np.float32, np.float32))
         ends.append([bits(x) for x in (w, sign, size)])
     assert ends[0] == ends[1]

@@ -29,9 +29,11 @@ def one_by_one(g, state, variant, etas, loss):
     for i in np.ndindex(g.shape):
         sign, step = int(state.sign[i]), state.step[i]
         if lost:
-            moves[i], signs[i], steps[i] = (sign * step if sign else -0.0), 0, min(max(step * cast(etas[0]), cast(LIMITS[0])), cast(LIMITS[1]))
+            moves[i], signs[i], steps[i] = ((sign * step if sign else -0.0), 0,
+                                            min(max(step * cast(etas[0]), cast(LIMITS[0])), cast(LIMITS[1])))
         else:
-            moves[i], signs[i], steps[i] = update_one(g[i], sign, step, forget, undo_now, *map(cast, (*etas, *LIMITS)))
+            moves[i], signs[i], steps[i] = update_one(g[i], sign, step, forget, undo_now,
+                                                      *map(cast, (*etas, *LIMITS)))
     return moves, State(signs, steps, loss if undo == 'if worse' and not lost else state.loss)
 
 
@@ -46,7 +48,8 @@ def test_arrays_are_scalars_side_by_side(variant, dtype, etas, shape):
         dw, mine = update(g, mine, variant=variant, etas=etas, step_sizes=LIMITS, loss=loss)
         expected, theirs = one_by_one(g, theirs, variant, etas, loss)
         assert np.asarray(dw).dtype == dtype
-        assert (bits(dw), bits(mine.sign), bits(mine.step), mine.loss) == (bits(expected), bits(theirs.sign), bits(theirs.step), theirs.loss)
+        assert ((bits(dw), bits(mine.sign), bits(mine.step), mine.loss)
+                == (bits(expected), bits(theirs.sign), bits(theirs.step), theirs.loss))
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -64,7 +67,8 @@ def test_the_strictest_library_agrees(variant, dtype):
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_golden_traces(variant, dtype):
-    traces = json.loads((Path(rprop_lit.__file__).parent / 'data' / 'traces.json').read_text(encoding='utf-8'))['traces']
+    traces = json.loads(
+        (Path(rprop_lit.__file__).parent / 'data' / 'traces.json').read_text(encoding='utf-8'))['traces']
     checked = 0
     for one in traces:
         if one['dtype'] != dtype:
@@ -74,19 +78,24 @@ def test_golden_traces(variant, dtype):
         etas, w = tuple(etas), np.array([number(one['start'])], dtype)
         state = init(w, number(one['lr']))
         for k, (g, loss) in enumerate(zip(map(number, one['gradients']), map(number, one['errors']))):
-            dw, state = update(np.array([g], dtype), state, variant=variant, etas=etas, step_sizes=limits, loss=loss)
+            dw, state = update(np.array([g], dtype), state, variant=variant, etas=etas, step_sizes=limits,
+                               loss=loss)
             w = w + dw
             got = (dw.item(), state.sign.item(), state.step.item(), w.item())
-            assert got == (number(known['moves'][k]), known['signs'][k], number(known['steps'][k]), number(known['weights'][k])), (one['name'], k)
+            assert got == (number(known['moves'][k]), known['signs'][k], number(known['steps'][k]),
+                           number(known['weights'][k])), (one['name'], k)
         checked += 1
     assert checked >= 20
 
 
 def test_the_golden_trace_by_exact_arithmetic():
-    "The moves of the first golden trace, by fractions, without the package: tenths and the factors 1/2 and 6/5 are exact"
+    """The moves of the first golden trace, by fractions, without the package:
+    tenths and the factors 1/2 and 6/5 are exact"""
     g, error = [1, 1, -1, -1, -1, 1, 0, 1, 1], [5, 4, 4.5, 4, 3, 2.9, 2.8, 2.7, 2.6]
-    known = {'rprop+': '-.1 -.12 .12 .06 .072 -.072 0 -.036 -.0432', 'rprop-': '-.1 -.12 .06 .072 .0864 -.0432 0 -.0432 -.05184',
-             'irprop-': '-.1 -.12 0 .06 .072 0 0 -.036 -.0432', 'irprop+': '-.1 -.12 .12 .06 .072 0 0 -.036 -.0432'}
+    known = {'rprop+': '-.1 -.12 .12 .06 .072 -.072 0 -.036 -.0432',
+             'rprop-': '-.1 -.12 .06 .072 .0864 -.0432 0 -.0432 -.05184',
+             'irprop-': '-.1 -.12 0 .06 .072 0 0 -.036 -.0432',
+             'irprop+': '-.1 -.12 .12 .06 .072 0 0 -.036 -.0432'}
     for variant, moves in known.items():
         step, sign, last, before, made = Fraction(1, 10), 0, Fraction(0), math.inf, []
         for s, loss in zip(g, error):
@@ -102,7 +111,8 @@ def test_the_golden_trace_by_exact_arithmetic():
         for s, loss in zip(g, error):
             dw, state = update(np.array([float(s)]), state, variant=variant, loss=loss)
             rounded.append(dw.item())
-        assert np.allclose(rounded, [float(m) for m in made], rtol=1e-15, atol=0)  # at most nine roundings of one part in 2**53 each
+        # at most nine roundings of one part in 2**53 each
+        assert np.allclose(rounded, [float(m) for m in made], rtol=1e-15, atol=0)
 
 
 def test_nothing_is_written_to():
@@ -176,17 +186,24 @@ def test_answers():
         flip_for('irprop+', None, 3.0)
     with pytest.raises(ValueError, match='loss=nan at the first step'):
         flip_for('irprop+', math.nan, math.inf)
-    with pytest.raises(ValueError, match="variant='sgd' is unknown: choose one of rprop-, irprop-, rprop\\+, irprop\\+"):
+    with pytest.raises(ValueError,
+                       match="variant='sgd' is unknown: choose one of rprop-, irprop-, rprop\\+, irprop\\+"):
         flip_for('sgd', 1.0, 1.0)
 
 
 @pytest.mark.parametrize('setting, name, says', [
-    (dict(etas=(1.2, 0.5)), 'etas', '0 < eta- < 1 < eta+'), (dict(etas=(0, 1.2)), 'etas', '0 < eta-'), (dict(etas=(0.5, 1)), 'etas', '1 < eta+'),
-    (dict(etas=(0.5, math.inf)), 'etas', '1 < eta+'), (dict(etas=(0.5, math.nan)), 'etas', '1 < eta+'), (dict(etas=0.5), 'etas', 'pair'),
-    (dict(etas=('a', 'b')), 'etas', "'a': need a number"), (dict(etas=(0.5, 1.2, 2)), 'etas', 'pair'), (dict(step_sizes=(1, 0.1)), 'step_sizes', '0 <= smallest <= largest'),
-    (dict(step_sizes=(-1, 1)), 'step_sizes', '0 <= smallest'), (dict(step_sizes=(math.inf, math.inf)), 'step_sizes', 'smallest'),
-    (dict(step_sizes=(math.nan, 1)), 'step_sizes', 'smallest'), (dict(step_sizes=None), 'step_sizes', 'pair'), (dict(lr=-0.1), 'lr', 'at least 0'),
-    (dict(lr=math.inf), 'lr', 'finite'), (dict(lr=math.nan), 'lr', 'finite'), (dict(lr='x'), 'lr', "'x': need a number"), (dict(lr=[0.1, -1]), 'lr', 'at least 0')], ids=str)
+    (dict(etas=(1.2, 0.5)), 'etas', '0 < eta- < 1 < eta+'), (dict(etas=(0, 1.2)), 'etas', '0 < eta-'),
+    (dict(etas=(0.5, 1)), 'etas', '1 < eta+'),
+    (dict(etas=(0.5, math.inf)), 'etas', '1 < eta+'), (dict(etas=(0.5, math.nan)), 'etas', '1 < eta+'),
+    (dict(etas=0.5), 'etas', 'pair'),
+    (dict(etas=('a', 'b')), 'etas', "'a': need a number"), (dict(etas=(0.5, 1.2, 2)), 'etas', 'pair'),
+    (dict(step_sizes=(1, 0.1)), 'step_sizes', '0 <= smallest <= largest'),
+    (dict(step_sizes=(-1, 1)), 'step_sizes', '0 <= smallest'),
+    (dict(step_sizes=(math.inf, math.inf)), 'step_sizes', 'smallest'),
+    (dict(step_sizes=(math.nan, 1)), 'step_sizes', 'smallest'), (dict(step_sizes=None), 'step_sizes', 'pair'),
+    (dict(lr=-0.1), 'lr', 'at least 0'),
+    (dict(lr=math.inf), 'lr', 'finite'), (dict(lr=math.nan), 'lr', 'finite'),
+    (dict(lr='x'), 'lr', "'x': need a number"), (dict(lr=[0.1, -1]), 'lr', 'at least 0')], ids=str)
 def test_settings_that_cannot_work(setting, name, says):
     with pytest.raises(ValueError) as caught:
         check_ranges(**{'lr': 0.01, 'etas': (0.5, 1.2), 'step_sizes': (1e-6, 50.0), **setting})
@@ -203,14 +220,17 @@ def test_knobs_of_rule_may_be_arrays():
     "`undo` as a 0-d array, as a comparison of errors on a device would give it"
     state = State(np.array([1], np.int8), np.array([0.1]))
     for undo in (True, False):
-        a, _ = rule.update_all(np.array([-1.0]), state, forget=True, undo=np.array(undo), etas=(0.5, 1.2), step_sizes=LIMITS)
-        b, _ = rule.update_all(np.array([-1.0]), state, forget=True, undo=undo, etas=(0.5, 1.2), step_sizes=LIMITS)
+        a, _ = rule.update_all(np.array([-1.0]), state, forget=True, undo=np.array(undo), etas=(0.5, 1.2),
+                               step_sizes=LIMITS)
+        b, _ = rule.update_all(np.array([-1.0]), state, forget=True, undo=undo, etas=(0.5, 1.2),
+                               step_sizes=LIMITS)
         assert bits(a) == bits(b)
 
 
 def test_per_element_settings():
     "Arrays of factors and limits: each element goes its own way"
-    etas, limits = (np.array([0.5, 0.3]), np.array([1.2, 1.7])), (np.array([0.0, 0.05]), np.array([1.0, 0.11]))
+    etas, limits = ((np.array([0.5, 0.3]), np.array([1.2, 1.7])),
+                    (np.array([0.0, 0.05]), np.array([1.0, 0.11])))
     state, alone = init(np.zeros(2), 0.1), [init(np.zeros(1), 0.1), init(np.zeros(1), 0.1)]
     for g in gradients((2,), 60, np.float64):
         dw, state = update(g, state, variant='irprop-', etas=etas, step_sizes=limits)
@@ -230,21 +250,35 @@ def test_step_one_walks_every_trace(variant, dtype):
         top = float(np.finfo(dtype).max)
         etas, limits = ([real(min(number(x), top)) for x in trace[key]] for key in ('etas', 'step_sizes'))
         state, known = rule.State(0, real(number(trace['lr']))), trace['variants'][variant]
-        for g, error, dw, sign, step in zip(trace['gradients'], trace['errors'], known['moves'], known['signs'], known['steps'], strict=True):
+        for g, error, dw, sign, step in zip(trace['gradients'], trace['errors'], known['moves'],
+                                            known['signs'], known['steps'], strict=True):
             move, state = step_one(variant, real(number(g)), number(error), state, etas, limits)
-            assert float(move).hex() == number(dw).hex() and state.sign == sign and float(state.step) == number(step)
+            assert (float(move).hex() == number(dw).hex() and state.sign == sign
+                    and float(state.step) == number(step))
         walked += 1
     assert walked >= 24
 
 
 def test_step_one_at_the_edges():
     largest = sys.float_info.max
-    assert step_one('rprop-', 1.0, None, (1, largest), step_sizes=(0, math.inf)) == (-largest, rule.State(1, largest))
+    assert (step_one('rprop-', 1.0, None, (1, largest), step_sizes=(0, math.inf))
+            == (-largest, rule.State(1, largest)))
     assert step_one('IRPROP+', 1.0, math.nan, (-1, 0.5, 2.0)) == (-0.5, rule.State(0, 0.25, 2.0))
     assert str(step_one('irprop+', 1.0, math.inf, (0, 0.5, 2.0))[0]) == '-0.0'
     assert step_one('irprop-', 1.0, math.nan, (1, 50.0)) == (-50.0, rule.State(1, 50.0))
     with pytest.raises(ValueError, match='first step: start where'):
         step_one('irprop+', 1.0, math.inf, (0, 0.1))
+
+
+def test_an_error_from_before_a_change_of_variant_is_not_compared():
+    "Through both forms: what rose while another variant walked is no rise"
+    walk = ('irprop+', 1.0, 1.0), ('irprop-', 1.0, 9.0), ('irprop+', -1.0, 5.0)
+    one, state = State(0, 1.0), init(np.zeros(1), 1.0)
+    for variant, g, loss in walk:
+        dw_one, one = step_one(variant, g, loss, one)
+        dw, state = update(np.full(1, g), state, variant=variant, loss=loss)
+    assert dw_one == dw == 0  # not known to have risen, so not undone
+    assert one.loss == state.loss == 5.0
 
 
 def test_a_library_without_the_standard_is_recognised(monkeypatch):

@@ -1,4 +1,5 @@
-"""Full batches in pieces: the tree, every kind of data, memory, names in errors. No Dask is needed here; tests/test_cluster.py needs it."""
+"""Full batches in pieces: the tree, every kind of data, memory, names in errors. No Dask is needed here;
+tests/test_cluster.py needs it."""
 import os
 import subprocess
 import sys
@@ -56,7 +57,8 @@ def test_the_tree_is_the_recursive_one(n):
 def test_blocks_of_a_power_of_two_are_subtrees(size):
     for n in (1, 2, 3, 7, 31, 32, 33, 63, 65, 100):
         names = [str(i) for i in range(n)]
-        assert tree_sum([tree_sum(names[i:i + size], written) for i in range(0, n, size)], written) == tree_sum(names, written)
+        assert (tree_sum([tree_sum(names[i:i + size], written) for i in range(0, n, size)], written)
+                == tree_sum(names, written))
 
 
 def test_few_sums_are_kept():
@@ -136,16 +138,23 @@ def by_name(w, piece):
     return least_squares(w, (piece['X'], piece['y']))
 
 
-@pytest.mark.parametrize('name', ['arrays', 'memory maps', 'paths', 'text paths', 'list of arrays', 'list of files', 'iterable', 'dict of arrays', 'dict of paths', 'npz', 'strided'])
+@pytest.mark.parametrize('name', ['arrays', 'memory maps', 'paths', 'text paths', 'list of arrays',
+                                  'list of files', 'iterable', 'dict of arrays', 'dict of paths',
+                                  'npz', 'strided'])
 def test_every_kind_of_data_gives_the_same_bits(name, folder):
     X, y = data()
     maps = tuple(np.load(folder / f'{part}.npy', mmap_mode='r') for part in 'Xy')
-    ways = {'arrays': (X, y), 'memory maps': maps, 'paths': (folder / 'X.npy', folder / 'y.npy'), 'text paths': (str(folder / 'X.npy'), str(folder / 'y.npy')),
-            'list of arrays': cut(X, y, 10), 'list of files': [(folder / f'X{i}.npy', folder / f'y{i}.npy') for i in range(10)], 'iterable': Iterable(),
-            'dict of arrays': {'X': X, 'y': y}, 'dict of paths': {'X': folder / 'X.npy', 'y': folder / 'y.npy'},
+    ways = {'arrays': (X, y), 'memory maps': maps, 'paths': (folder / 'X.npy', folder / 'y.npy'),
+            'text paths': (str(folder / 'X.npy'), str(folder / 'y.npy')),
+            'list of arrays': cut(X, y, 10), 'list of files': [(folder / f'X{i}.npy', folder / f'y{i}.npy')
+                                                               for i in range(10)], 'iterable': Iterable(),
+            'dict of arrays': {'X': X, 'y': y},
+            'dict of paths': {'X': folder / 'X.npy', 'y': folder / 'y.npy'},
             'npz': [folder / f'{i}.npz' for i in range(10)], 'strided': (np.repeat(X, 2, axis=0)[::2], y)}
-    cutting = name in ('arrays', 'memory maps', 'paths', 'text paths', 'dict of arrays', 'dict of paths', 'strided')
-    f = full_batch(by_name if 'dict' in name or name == 'npz' else least_squares, ways[name], batch_size=10 if cutting else None, mean=True)
+    cutting = name in ('arrays', 'memory maps', 'paths', 'text paths', 'dict of arrays', 'dict of paths',
+                       'strided')
+    f = full_batch(by_name if 'dict' in name or name == 'npz' else least_squares, ways[name],
+                   batch_size=10 if cutting else None, mean=True)
     expected = full_batch(least_squares, (X, y), batch_size=10, mean=True)
     for w in (np.zeros(5), np.ones(5)):
         (error, g), (e, d) = f(w), expected(w)
@@ -155,14 +164,16 @@ def test_every_kind_of_data_gives_the_same_bits(name, folder):
 def test_pieces_of_a_list_are_cut_once_more():
     X, y = data()
     for way in (cut(X, y, 50), Iterable()):
-        assert [rows_of(p.source()) for p in pieces_of(way, 20)] == ([20, 20, 10] * 2 if isinstance(way, list) else [10] * 10)
+        assert ([rows_of(p.source()) for p in pieces_of(way, 20)]
+                == ([20, 20, 10] * 2 if isinstance(way, list) else [10] * 10))
 
 
 def test_a_single_array_and_a_single_file(folder):
     f = full_batch(lambda w, X: ((X @ w).sum(), X.sum(0)), folder / 'X.npy', batch_size=30)
     g = full_batch(lambda w, X: ((X @ w).sum(), X.sum(0)), data()[0], batch_size=30)
     assert bits(f(np.ones(5))[1]) == bits(g(np.ones(5))[1]) and f.pieces == 4
-    assert [p.name for p in pieces_of(folder / '0.npz')] == [''] and pieces.opened(folder / '0.npz')['y'].shape == (10,)
+    assert ([p.name for p in pieces_of(folder / '0.npz')] == ['']
+            and pieces.opened(folder / '0.npz')['y'].shape == (10,))
 
 
 def test_large_arrays_are_cut_without_being_told():
@@ -190,7 +201,8 @@ def test_where_an_array_lies_does_not_matter():
     def strict(w, piece):
         assert w.flags.aligned and all(part.flags.aligned for part in piece)
         return least_squares(w, piece)
-    for pieces_ in ([(unaligned(a), unaligned(b)) for a, b in cut(X, y, 10)], [Pair(unaligned(a), unaligned(b)) for a, b in cut(X, y, 10)]):
+    for pieces_ in ([(unaligned(a), unaligned(b)) for a, b in cut(X, y, 10)],
+                    [Pair(unaligned(a), unaligned(b)) for a, b in cut(X, y, 10)]):
         error, g = full_batch(strict, pieces_)(unaligned(w))
         assert error == expected[0] and bits(g) == bits(expected[1])
 
@@ -238,7 +250,8 @@ def test_a_file_larger_than_what_the_process_may_hold(tmp_path):
         before = peak(); f(np.zeros(8)); print(peak() - before, f.pieces)'''
     if not os.access('/proc/self/clear_refs', os.W_OK):
         pytest.skip('this system does not tell the peak of a process')
-    run = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'X.npy')], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'X.npy')], capture_output=True,
+                         text=True, check=True)
     grown, count = map(int, run.stdout.split())
     assert grown < 16 and count == 64
 
@@ -257,7 +270,8 @@ def test_sums_are_accumulated_in_float64_and_rounded_once():
     assert full_batch(given, grads, accumulate=None)(np.zeros(1))[1] == tree_sum(grads) == 2**24 + 62
 
 
-@pytest.mark.parametrize('accumulate, dtype', [(None, np.float32), (np.float32, np.float32), (np.float64, np.float64)])
+@pytest.mark.parametrize('accumulate, dtype', [(None, np.float32), (np.float32, np.float32),
+                                               (np.float64, np.float64)])
 def test_the_type_of_the_sums_is_an_option(accumulate, dtype, monkeypatch):
     seen = []
     monkeypatch.setattr('rprop_lit.scale.added', lambda a, b: (seen.append(a.g.dtype), added(a, b))[1])
@@ -266,7 +280,8 @@ def test_the_type_of_the_sums_is_an_option(accumulate, dtype, monkeypatch):
 
 
 def test_half_weights_get_single_gradients():
-    assert full_batch(lambda w, g: (0.0, g), [np.full(1, 1e5)])(np.zeros(1, np.float16))[1].dtype == np.float32
+    assert (full_batch(lambda w, g: (0.0, g), [np.full(1, 1e5)])(np.zeros(1, np.float16))[1].dtype
+            == np.float32)
 
 
 def test_a_mean_is_over_rows():
@@ -296,7 +311,9 @@ def test_weights_may_be_a_list_of_arrays():
 
 def test_a_gradient_of_another_layout_is_refused():
     X, y = data()
-    for answer, said in (((0.0, np.zeros(4)), 'shape'), ((0.0, [np.zeros(5)] * 2), 'expected|arrays|not an array'), (0.0, 'returns .error, gradient.'), ((0.0, [np.zeros(5)]), '')):
+    for answer, said in (((0.0, np.zeros(4)), 'shape'),
+                         ((0.0, [np.zeros(5)] * 2), 'expected|arrays|not an array'),
+                         (0.0, 'returns .error, gradient.'), ((0.0, [np.zeros(5)]), '')):
         with pytest.raises(RuntimeError, match='piece 0.*' + said):
             full_batch(lambda w, piece, answer=answer: answer, (X, y), batch_size=50)(np.zeros(5))
 
@@ -333,13 +350,15 @@ def test_a_piece_that_raises_is_named(folder):
         if (piece[0] == X[42]).all(1).any():
             raise ZeroDivisionError('no such luck')
         return least_squares(w, piece)
-    with pytest.raises(RuntimeError, match=r'^piece 4 \(rows 40 to 49\): ZeroDivisionError: no such luck$') as caught:
+    with pytest.raises(RuntimeError,
+                       match=r'^piece 4 \(rows 40 to 49\): ZeroDivisionError: no such luck$') as caught:
         full_batch(picky, (X, y), batch_size=10)(np.zeros(5))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     files = [(folder / f'X{i}.npy', folder / f'y{i}.npy') for i in range(10)]
     with pytest.raises(RuntimeError, match=r'^piece 4 \(.*X4.npy, .*y4.npy\): ZeroDivisionError'):
         full_batch(picky, files)(np.zeros(5))
-    with pytest.raises(RuntimeError, match=r'^piece 8 \(.*X4.npy, .*y4.npy, rows 0 to 4\): ZeroDivisionError'):
+    with pytest.raises(RuntimeError,
+                       match=r'^piece 8 \(.*X4.npy, .*y4.npy, rows 0 to 4\): ZeroDivisionError'):
         full_batch(picky, files, batch_size=5)(np.zeros(5))
     os.remove(folder / 'X6.npy')
     with pytest.raises(RuntimeError, match=r'^piece 6 \(.*X6.npy, .*y6.npy\): FileNotFoundError'):
@@ -412,7 +431,9 @@ def test_progress_counts_pieces_and_evaluations(capsys):
 
 
 def test_threads_of_blas_are_fixed_while_a_piece_is_computed():
-    threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed: threads of BLAS were not looked at')
+    threadpoolctl = pytest.importorskip('threadpoolctl',
+                                        reason='threadpoolctl is not installed: threads of BLAS were not '
+                                               'looked at')
     def threads():
         return {pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'}
     if not threads():
@@ -482,7 +503,8 @@ def test_weights_go_where_the_pieces_are_and_gradients_come_back(cupy):
         error, g = full_batch(on_device_only, pieces_, mean=False)(start)
         block = block_sum(Manner(on_device_only, np.dtype(float), False), start, pieces_of(pieces_))
         assert type(block.g) is type(start)  # what a worker sends home
-        assert type(g) is type(start) and type(error) is float and error == expected[0] and bits(g) == bits(expected[1])
+        assert (type(g) is type(start) and type(error) is float and error == expected[0]
+                and bits(g) == bits(expected[1]))
 
 
 def test_torch_tensors_are_refused_by_name():
@@ -501,17 +523,22 @@ def test_without_dask_a_client_names_the_extra(monkeypatch):
 
 
 def test_importing_and_using_it_brings_numpy_alone():
-    code = ('import sys, numpy as np; from rprop_lit.scale import full_batch; full_batch(lambda w, X: (X.sum(), X.sum(0)), np.ones((9, 2)), batch_size=2, mean=True)(np.ones(2)); '
-            'print(*[m for m in ("dask", "distributed", "tqdm", "threadpoolctl", "scipy", "torch", "matplotlib", "cupy") if m in sys.modules], "numpy" in sys.modules)')
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split() == ['True']
+    code = ('import sys, numpy as np; from rprop_lit.scale import full_batch; full_batch(lambda w, X: '
+            '(X.sum(), X.sum(0)), np.ones((9, 2)), batch_size=2, mean=True)(np.ones(2)); '
+            'print(*[m for m in ("dask", "distributed", "tqdm", "threadpoolctl", "scipy", "torch", '
+            '"matplotlib", "cupy") if m in sys.modules], "numpy" in sys.modules)')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=True).stdout.split() == ['True']
 
 
 def test_a_block_is_a_task():
     X, y = data()
     f = full_batch(least_squares, (X, y), batch_size=10)
-    blocks = [block_sum(f.runner.manner, np.ones(5), list(pieces_of((X, y), 10))[i:i + 4]) for i in range(0, 10, 4)]
+    blocks = [block_sum(f.runner.manner, np.ones(5), list(pieces_of((X, y), 10))[i:i + 4])
+              for i in range(0, 10, 4)]
     whole = tree_sum(blocks, added)
-    assert isinstance(whole, Sum) and bits(whole.g) == bits(f(np.ones(5))[1]) and whole.error == f(np.ones(5))[0]
+    assert (isinstance(whole, Sum) and bits(whole.g) == bits(f(np.ones(5))[1])
+            and whole.error == f(np.ones(5))[0])
 
 
 def test_block_sizes_are_powers_of_two_and_keep_threads_busy():

@@ -1,6 +1,4 @@
 """The solver: the same bits as the optimizer, honest stops, bounds never left, and clear outcomes for bad input."""
-import doctest
-import importlib
 import io
 import json
 import math
@@ -55,7 +53,8 @@ def test_same_bits_as_the_optimizer(name, variant, dtype):
     problem = ZOO[name]
     w = Parameter(problem.start.astype(dtype))
     optimizer = Rprop([w], variant=variant, **BITS)
-    for p in take(150 if dtype == np.float16 else 400, rprop(problem.fun, problem.start.astype(dtype), variant=variant, **BITS)):
+    for p in take(150 if dtype == np.float16 else 400,
+                  rprop(problem.fun, problem.start.astype(dtype), variant=variant, **BITS)):
         assert p.x.dtype == w.data.dtype and p.x.tobytes() == w.data.tobytes()
         error, w.grad = problem.fun(w.data)
         assert p.fun == error
@@ -123,7 +122,8 @@ def by_hand(variant, start, floor=0.0):
 
 @pytest.mark.parametrize('start', [1.3, 2.0, 10.0])
 def test_one_dimension_saves_a_third_and_is_exact(start):
-    r = minimize(square, np.array([start]), variant='irprop-', options={'gtol': 0, 'ftol': 0, 'lr': 0.1 * start})
+    r = minimize(square, np.array([start]), variant='irprop-',
+                 options={'gtol': 0, 'ftol': 0, 'lr': 0.1 * start})
     assert r.x[0] == 0 and r.success
     assert r.nfev <= 0.65 * by_hand('irprop-', start)
 
@@ -170,14 +170,16 @@ def test_many_bounded_quadratics():
         options = {'maxiter': 3000 if well else 40, 'gtol': 1e-7, 'ftol': 0}
         r = minimize(fun, x0, bounds=bounds, variant=variant, options=options)
         if well:
-            best = optimize.minimize(fun, np.clip(x0, low, high), jac=True, bounds=bounds, method='L-BFGS-B', options={'ftol': 0, 'gtol': 1e-10})
+            best = optimize.minimize(fun, np.clip(x0, low, high), jac=True, bounds=bounds, method='L-BFGS-B',
+                                     options={'ftol': 0, 'gtol': 1e-10})
             assert r.success and np.allclose(r.x, best.x, rtol=0, atol=1e-6), trial
 
 
 def test_undo_under_bounds_is_the_previous_point():
     undone = 0
     for variant in ('rprop+', 'irprop+'):
-        points = take(300, rprop(rosenbrock().fun, [-1.2, 1.0], variant=variant, bounds=[(-1.5, 0.7), (None, None)]))
+        points = take(300, rprop(rosenbrock().fun, [-1.2, 1.0], variant=variant,
+                                 bounds=[(-1.5, 0.7), (None, None)]))
         for a, b, c in zip(points, points[1:], points[2:]):
             if c.undone:
                 back = (c.x != b.x) & (np.sign(c.x - b.x) == np.sign(a.x - b.x))
@@ -187,20 +189,24 @@ def test_undo_under_bounds_is_the_previous_point():
 
 
 def test_undo_without_bounds_takes_the_displacement_back():
-    a, b, c = (p.x[0] for p in take(3, rprop(lambda x: (abs(x).sum(), np.sign(x)), np.array([0.3]), lr=0.7, variant='rprop+')))
+    a, b, c = (p.x[0] for p in take(3, rprop(lambda x: (abs(x).sum(), np.sign(x)), np.array([0.3]), lr=0.7,
+                                             variant='rprop+')))
     assert c == b + 0.7 and b == a - 0.7
-    bound = [p.x[0] for p in take(3, rprop(lambda x: (abs(x).sum(), np.sign(x)), np.array([0.3]), lr=0.7, variant='rprop+', bounds=[(-9, 9)]))]
+    bound = [p.x[0] for p in take(3, rprop(lambda x: (abs(x).sum(), np.sign(x)), np.array([0.3]), lr=0.7,
+                                           variant='rprop+', bounds=[(-9, 9)]))]
     assert bound[2] == 0.3
 
 
-@pytest.mark.parametrize('bounds', [[(1, None), (None, 2)], optimize.Bounds([1, -math.inf], [math.inf, 2]), ((1, math.inf), (-math.inf, 2))])
+@pytest.mark.parametrize('bounds', [[(1, None), (None, 2)], optimize.Bounds([1, -math.inf], [math.inf, 2]),
+                                    ((1, math.inf), (-math.inf, 2))])
 def test_forms_of_bounds(bounds):
     r = minimize(lambda x: square(x - [0, 3]), [4.0, 0.0], bounds=bounds)
     assert r.success and r.x.tolist() == [1, 2] and 'gtol' in r.message
 
 
 def test_infinite_bounds_change_no_bit():
-    free, boxed = (take(200, rprop(rosenbrock().fun, [-1.2, 1.0], bounds=b)) for b in (None, [(None, math.inf)] * 2))
+    free, boxed = (take(200, rprop(rosenbrock().fun, [-1.2, 1.0], bounds=b))
+                   for b in (None, [(None, math.inf)] * 2))
     assert [p.x.tolist() for p in free] == [p.x.tolist() for p in boxed]
 
 
@@ -214,7 +220,8 @@ def test_bounds_are_rounded_inwards():
     assert (edges.astype(np.float32) > edges).any() and (edges.astype(np.float32) < edges).any()
     for way, bounds in ((1, optimize.Bounds(edges, 5.0)), (-1, optimize.Bounds(-5.0, -edges))):
         r = minimize(square, np.full(4, 3 * way, dtype=np.float32), bounds=bounds)
-        assert r.x.dtype == np.float32 and (way * r.x.astype(float) >= edges).all() and (way * r.x < edges + 1e-6).all()
+        assert (r.x.dtype == np.float32 and (way * r.x.astype(float) >= edges).all()
+                and (way * r.x < edges + 1e-6).all())
 
 
 def test_a_step_that_the_box_cuts_is_shortened():
@@ -227,14 +234,16 @@ def test_crossing_bounds():
         minimize(square, [0.0, 0.0], bounds=[(0, 1), (3, 2)])
     with pytest.raises(ValueError, match='cross'):
         minimize(square, [0.0], bounds=[(math.nan, 2)])
-    for nothing in [(math.inf, math.inf), (-math.inf, -math.inf), (1e300, None), (0.1, 0.1 + 1e-12)]:  # no float32 is in there
+    # no float32 is in there
+    for nothing in [(math.inf, math.inf), (-math.inf, -math.inf), (1e300, None), (0.1, 0.1 + 1e-12)]:
         with pytest.raises(ValueError, match='coordinate 1 cross: there is no finite float32'):
             minimize(square, np.zeros(2, np.float32), bounds=[(0, 1), nothing])
     with pytest.raises(ValueError, match='cross'):
         minimize(square, [0.0, 0.0], bounds=[(math.inf, math.inf)] * 2)
 
 
-@pytest.mark.parametrize('bounds', [[(0, 1)] * 3, [(0, 1)], (0, 1), [(0, 1, 2)] * 2, 3, 'ab', [('0', '1')] * 2, [], {0: (0, 1)},
+@pytest.mark.parametrize('bounds', [[(0, 1)] * 3, [(0, 1)], (0, 1), [(0, 1, 2)] * 2, 3, 'ab',
+                                    [('0', '1')] * 2, [], {0: (0, 1)},
                                     optimize.Bounds([0, 0, 0], 1)], ids=str)
 def test_bounds_of_a_wrong_form(bounds):
     with pytest.raises(ValueError, match=r'bounds=.*need 2 pairs \(low, high\), or a scipy.optimize.Bounds'):
@@ -242,13 +251,15 @@ def test_bounds_of_a_wrong_form(bounds):
 
 
 def test_bounds_of_a_matrix():
-    for bounds in ([(1, 2)] * 4, optimize.Bounds(np.ones(4), np.full(4, 2)), optimize.Bounds(np.ones((2, 2)), 2)):
+    for bounds in ([(1, 2)] * 4, optimize.Bounds(np.ones(4), np.full(4, 2)),
+                   optimize.Bounds(np.ones((2, 2)), 2)):
         assert minimize(square, np.full((2, 2), 3.0), bounds=bounds).x.tolist() == [[1, 1], [1, 1]]
 
 
 def test_equal_bounds_fix_a_float32_at_the_nearest():
     seen = []
-    r = minimize(lambda x: (seen.append(x[0]), square(x))[1], np.ones(2, np.float32), bounds=[(0.1, 0.1), (None, None)])
+    r = minimize(lambda x: (seen.append(x[0]), square(x))[1], np.ones(2, np.float32),
+                 bounds=[(0.1, 0.1), (None, None)])
     assert r.x[0] == np.float32(0.1) and set(seen) == {np.float32(0.1)} and r.success
 
 
@@ -270,7 +281,8 @@ def test_the_best_point_is_kept(variant):
         assert r.jac.tolist() == rosenbrock().fun(r.x)[1].tolist()
 
 
-@pytest.mark.parametrize('poison', [(math.nan, None), (math.inf, None), (-math.inf, None), (None, math.nan), (None, math.inf)])
+@pytest.mark.parametrize('poison', [(math.nan, None), (math.inf, None), (-math.inf, None), (None, math.nan),
+                                    (None, math.inf)])
 @pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('k', [2, 3, 7])
 def test_nonfinite_at_a_trial_is_backed_out_of(variant, poison, k):
@@ -286,10 +298,12 @@ def test_nonfinite_at_a_trial_is_backed_out_of(variant, poison, k):
 
     r = minimize(fun, np.array([1.0, -3.0]), variant=variant)
     assert r.success and r.fun < 1e-9 and len(calls) == r.nfev
-    points = take(k + 30, rprop(lambda x, n=iter(range(1, 999)): (math.nan, x) if next(n) == k else square(x), np.array([1.0, -3.0]), variant=variant))
+    points = take(k + 30, rprop(lambda x, n=iter(range(1, 999)): (math.nan, x) if next(n) == k else square(x),
+                                np.array([1.0, -3.0]), variant=variant))
     bad = next(i for i, p in enumerate(points) if math.isnan(p.fun))
     assert points[bad + 1].undone and points[bad + 1].x.tolist() == points[bad - 1].x.tolist()
-    assert points[bad + 1].nfev == points[bad].nfev and points[bad + 1].step.tolist() == (points[bad].step / 2).tolist()
+    assert (points[bad + 1].nfev == points[bad].nfev
+            and points[bad + 1].step.tolist() == (points[bad].step / 2).tolist())
 
 
 def test_a_cliff_is_walked_along():
@@ -351,9 +365,15 @@ def test_structures_come_back_as_they_were():
     assert type(r.x) is list and type(r.x[0]) is Layer and type(r.jac[0]) is Layer
     assert r.x[0].weight.shape == (2, 3) and r.x[0].bias.shape == () and r.x[1].shape == (4,)
     assert r.x[1].dtype == np.float32 and r.success and abs(r.x[1] - 2).max() < 1e-3
-    apart = minimize(lambda v: (lambda e, g: (e, np.concatenate([g[0].weight.ravel(), [g[0].bias], g[1]])))(
-        *fun([Layer(v[:6].reshape(2, 3), v[6]), v[7:]])), np.concatenate([x0[0].weight.ravel(), [0.0], x0[1]]).astype(np.float32), options={'gtol': 1e-3})
-    assert apart.x.tolist() == [*r.x[0].weight.ravel().tolist(), float(r.x[0].bias), *r.x[1].tolist()] and apart.nfev == r.nfev
+
+    def flat(v):
+        error, g = fun([Layer(v[:6].reshape(2, 3), v[6]), v[7:]])
+        return error, np.concatenate([g[0].weight.ravel(), [g[0].bias], g[1]])
+
+    start = np.concatenate([x0[0].weight.ravel(), [0.0], x0[1]]).astype(np.float32)
+    apart = minimize(flat, start, options={'gtol': 1e-3})
+    assert (apart.x.tolist() == [*r.x[0].weight.ravel().tolist(), float(r.x[0].bias), *r.x[1].tolist()]
+            and apart.nfev == r.nfev)
     with pytest.raises(ValueError, match='expected 2 arrays'):
         minimize(lambda m: (1.0, [m[0]]), x0)
 
@@ -374,8 +394,10 @@ def test_wrong_gradient_shape():
 
 
 def test_options_may_be_arrays():
-    both = take(60, rprop(lambda x: (0.0, 2 * x), [1.0, 5.0], variant='irprop-', lr=[0.1, 0.7], etas=([0.5, 0.3], [1.2, 1.7]), step_sizes=([0.0, 0.1], [0.2, 9.0])))
-    for i, settings in enumerate((dict(lr=0.1, etas=(0.5, 1.2), step_sizes=(0, 0.2)), dict(lr=0.7, etas=(0.3, 1.7), step_sizes=(0.1, 9.0)))):
+    both = take(60, rprop(lambda x: (0.0, 2 * x), [1.0, 5.0], variant='irprop-', lr=[0.1, 0.7],
+                          etas=([0.5, 0.3], [1.2, 1.7]), step_sizes=([0.0, 0.1], [0.2, 9.0])))
+    for i, settings in enumerate((dict(lr=0.1, etas=(0.5, 1.2), step_sizes=(0, 0.2)),
+                                  dict(lr=0.7, etas=(0.3, 1.7), step_sizes=(0.1, 9.0)))):
         one = take(60, rprop(lambda x: (0.0, 2 * x), [(1.0, 5.0)[i]], variant='irprop-', **settings))
         assert [p.x[i] for p in both] == [p.x[0] for p in one]
 
@@ -386,13 +408,18 @@ def test_the_first_step_is_relative_with_a_floor():
 
 
 @pytest.mark.parametrize('options, match', [
-    (dict(lr=0), 'lr=0'), (dict(lr=-1), 'lr=-1'), (dict(lr=math.inf), 'lr=inf'), (dict(lr=math.nan), 'lr=nan'), (dict(etas=(1.0, 1.2)), r'etas=\(1\.0'),
-    (dict(etas=(0.5, 0.9)), 'etas'), (dict(etas=(0.5, [1.2, 1.0])), 'etas'), (dict(step_sizes=(1, 0.1)), 'step_sizes=.*0 <= '),
-    (dict(step_sizes=(-1, 1)), 'step_sizes'), (dict(step_sizes=(math.inf, math.inf)), 'step_sizes'), (dict(step_sizes=(0, math.nan)), 'step_sizes'),
+    (dict(lr=0), 'lr=0'), (dict(lr=-1), 'lr=-1'), (dict(lr=math.inf), 'lr=inf'),
+    (dict(lr=math.nan), 'lr=nan'), (dict(etas=(1.0, 1.2)), r'etas=\(1\.0'),
+    (dict(etas=(0.5, 0.9)), 'etas'), (dict(etas=(0.5, [1.2, 1.0])), 'etas'),
+    (dict(step_sizes=(1, 0.1)), 'step_sizes=.*0 <= '),
+    (dict(step_sizes=(-1, 1)), 'step_sizes'), (dict(step_sizes=(math.inf, math.inf)), 'step_sizes'),
+    (dict(step_sizes=(0, math.nan)), 'step_sizes'),
     (dict(etas=(0.5, math.inf)), 'etas=.*inf'), (dict(lr=[0.1, 0.0]), r'lr=\[0\.1, 0\.0\]'),
-    (dict(lr=[0.1, 0.2, 0.3]), r'lr=\[0\.1, 0\.2, 0\.3\]: need a number, or numbers laid out as x0'), (dict(lr='0.1'), "lr='0.1'"),
+    (dict(lr=[0.1, 0.2, 0.3]), r'lr=\[0\.1, 0\.2, 0\.3\]: need a number, or numbers laid out as x0'),
+    (dict(lr='0.1'), "lr='0.1'"),
     (dict(lr=['0.1', '0.2']), "lr=.*laid out as x0"), (dict(lr=None), 'lr=None'), (dict(lr=1j), 'lr=1j'),
-    (dict(etas=(0.5,)), r'etas=\(0\.5,\): need a pair'), (dict(etas=None), 'etas=None: need a pair'), (dict(etas=0.5), 'etas=0.5: need a pair'),
+    (dict(etas=(0.5,)), r'etas=\(0\.5,\): need a pair'), (dict(etas=None), 'etas=None: need a pair'),
+    (dict(etas=0.5), 'etas=0.5: need a pair'),
     (dict(step_sizes=(None, None)), 'step_sizes=None'), (dict(etas=(0.5, [1.2, 1.2, 1.2])), r'etas=\[1\.2')])
 def test_bad_options_are_refused_at_once(options, match):
     with pytest.raises(ValueError, match=match):
@@ -400,7 +427,8 @@ def test_bad_options_are_refused_at_once(options, match):
 
 
 def test_the_first_step_fits_the_type():
-    assert math.isclose(next(rprop(square, [1e41])).step[0], 1e39) and minimize(lambda x: (abs(x).sum(), np.sign(x)), [1e41]).success
+    assert (math.isclose(next(rprop(square, [1e41])).step[0], 1e39)
+            and minimize(lambda x: (abs(x).sum(), np.sign(x)), [1e41]).success)
     for lr in (1e39, 1e-60):
         with pytest.raises(ValueError, match=r"lr=1e.*need 'auto' or 0 < lr <= 3\.4e\+38"):
             rprop(square, np.ones(1, np.float32), lr=lr)
@@ -411,11 +439,16 @@ def never(x):
 
 
 @pytest.mark.parametrize('options, match', [
-    (dict(gtol='1e-3'), "gtol='1e-3': need a finite number >= 0"), (dict(gtol=math.nan), 'gtol=nan'), (dict(gtol=-1), 'gtol=-1'), (dict(gtol=math.inf), 'gtol=inf'),
-    (dict(xtol=1j), 'xtol=1j'), (dict(ftol=[1, 2]), r'ftol=\[1, 2\]'), (dict(maxiter=-1), 'maxiter=-1: need a number >= 0'), (dict(maxiter=math.nan), 'maxiter=nan'),
-    (dict(maxfev='9'), "maxfev='9'"), (dict(max_time=-1), 'max_time=-1'), (dict(target=math.nan), 'target=nan: need a number'), (dict(target='x'), "target='x'"),
-    (dict(window=0), 'window=0: need a whole number >= 1'), (dict(window=-5), 'window=-5'), (dict(window=10.0), 'window=10.0'),
-    (dict(safe='no'), "safe='no': need True or False"), (dict(trace=2), 'trace=2'), (dict(lr='0.1'), "lr='0.1'"), (dict(etas=(0.5,)), 'etas')])
+    (dict(gtol='1e-3'), "gtol='1e-3': need a finite number >= 0"), (dict(gtol=math.nan), 'gtol=nan'),
+    (dict(gtol=-1), 'gtol=-1'), (dict(gtol=math.inf), 'gtol=inf'),
+    (dict(xtol=1j), 'xtol=1j'), (dict(ftol=[1, 2]), r'ftol=\[1, 2\]'),
+    (dict(maxiter=-1), 'maxiter=-1: need a number >= 0'), (dict(maxiter=math.nan), 'maxiter=nan'),
+    (dict(maxfev='9'), "maxfev='9'"), (dict(max_time=-1), 'max_time=-1'),
+    (dict(target=math.nan), 'target=nan: need a number'), (dict(target='x'), "target='x'"),
+    (dict(window=0), 'window=0: need a whole number >= 1'), (dict(window=-5), 'window=-5'),
+    (dict(window=10.0), 'window=10.0'),
+    (dict(safe='no'), "safe='no': need True or False"), (dict(trace=2), 'trace=2'),
+    (dict(lr='0.1'), "lr='0.1'"), (dict(etas=(0.5,)), 'etas')])
 def test_bad_limits_are_refused_before_the_function_is_called(options, match):
     with pytest.raises(ValueError, match=match):
         minimize(never, [1.0, 2.0], options=options)
@@ -429,16 +462,22 @@ def test_tol_is_checked_under_its_own_name():
 
 
 def test_none_is_the_default():
-    names = ('gtol', 'maxiter', 'xtol', 'ftol', 'maxfev', 'max_time', 'target', 'window', 'trace', 'lr', 'etas', 'step_sizes', 'safe')
-    a, b = minimize(rosenbrock().fun, [-1.2, 1.0], options=dict.fromkeys(names)), minimize(rosenbrock().fun, [-1.2, 1.0])
+    names = ('gtol', 'maxiter', 'xtol', 'ftol', 'maxfev', 'max_time', 'target', 'window', 'trace', 'lr',
+             'etas', 'step_sizes', 'safe')
+    a, b = (minimize(rosenbrock().fun, [-1.2, 1.0], options=dict.fromkeys(names)),
+            minimize(rosenbrock().fun, [-1.2, 1.0]))
     assert a.x.tolist() == b.x.tolist() and a.message == b.message and a.nfev == b.nfev
     assert optimize.minimize(square, [3.0], jac=True, method=scipy_method, options={'maxiter': None}).success
 
 
 @pytest.mark.parametrize('x0, kind, match', [
-    ([math.nan], ValueError, r'x0=\[nan\] is not finite'), ([math.inf], ValueError, 'x0=.*not finite'), (None, TypeError, 'x0 is of type object'),
-    ([None], TypeError, 'x0 is of type object'), (['1', '2'], TypeError, 'x0 is of type <U1'), ({'a': 1j}, TypeError, 'x0 is of type complex'), ({}, ValueError, 'empty'), ([1j], TypeError, 'pairs of reals'),
-    (np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, 'none of them masked'), ([np.ones(2), np.array(math.nan)], ValueError, 'not finite')])
+    ([math.nan], ValueError, r'x0=\[nan\] is not finite'), ([math.inf], ValueError, 'x0=.*not finite'),
+    (None, TypeError, 'x0 is of type object'),
+    ([None], TypeError, 'x0 is of type object'), (['1', '2'], TypeError, 'x0 is of type <U1'),
+    ({'a': 1j}, TypeError, 'x0 is of type complex'), ({}, ValueError, 'empty'),
+    ([1j], TypeError, 'pairs of reals'),
+    (np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, 'none of them masked'),
+    ([np.ones(2), np.array(math.nan)], ValueError, 'not finite')])
 def test_a_bad_start_is_called_so(x0, kind, match):
     with pytest.raises(kind, match=match):
         rprop(never, x0)
@@ -465,18 +504,24 @@ def test_unknown_names():
 
 
 def test_an_infinite_ceiling_is_the_largest_number():
-    r = minimize(lambda x: (float(-x[0]), -np.ones_like(x)), np.zeros(1, np.float32), options={'step_sizes': (0, math.inf), 'maxiter': 900, 'ftol': 0})
+    r = minimize(lambda x: (float(-x[0]), -np.ones_like(x)), np.zeros(1, np.float32),
+                 options={'step_sizes': (0, math.inf), 'maxiter': 900, 'ftol': 0})
     assert np.isfinite(r.x).all() and r.x[0] > 1e37
 
 
 # ---- what the function returns
 
 @pytest.mark.parametrize('out, match', [
-    (('1.0', [2.0, 2.0]), "the error is '1.0': need one real number"), ((None, [2.0, 2.0]), 'the error is None'), ((1j, [2.0, 2.0]), 'the error is 1j'),
-    ((np.ones(2), [2.0, 2.0]), r'the error is array\(\[1\., 1\.\]\)'), ((np.complex128(1), [2.0, 2.0]), 'the error is np.complex'),
-    ((1.0, [2j, 1.0]), 'gradient is of type complex128.*pairs of reals'), ((1.0, np.array([True, False])), 'gradient is of type bool'),
-    ((1.0, None), 'gradient is of type object'), ((1.0, ['a', 'b']), 'gradient is of type <U1'), ((1.0, np.ones(2, object)), 'gradient is of type object'),
-    ((1.0, np.ma.array([2.0, 2.0], mask=[1, 0])), 'none of them masked'), ((1.0, [2.0, 2.0], 3), r'returns \(error, gradient\), not \(1\.0, \[2\.0, 2\.0\], 3\)')])
+    (('1.0', [2.0, 2.0]), "the error is '1.0': need one real number"),
+    ((None, [2.0, 2.0]), 'the error is None'), ((1j, [2.0, 2.0]), 'the error is 1j'),
+    ((np.ones(2), [2.0, 2.0]), r'the error is array\(\[1\., 1\.\]\)'),
+    ((np.complex128(1), [2.0, 2.0]), 'the error is np.complex'),
+    ((1.0, [2j, 1.0]), 'gradient is of type complex128.*pairs of reals'),
+    ((1.0, np.array([True, False])), 'gradient is of type bool'),
+    ((1.0, None), 'gradient is of type object'), ((1.0, ['a', 'b']), 'gradient is of type <U1'),
+    ((1.0, np.ones(2, object)), 'gradient is of type object'),
+    ((1.0, np.ma.array([2.0, 2.0], mask=[1, 0])), 'none of them masked'),
+    ((1.0, [2.0, 2.0], 3), r'returns \(error, gradient\), not \(1\.0, \[2\.0, 2\.0\], 3\)')])
 def test_no_answer_is_misunderstood(out, match):
     with pytest.raises(TypeError, match=match):
         minimize(lambda x: out, [1.0, 2.0])
@@ -485,7 +530,8 @@ def test_no_answer_is_misunderstood(out, match):
 def test_answers_of_other_types_are_welcome():
     torch = pytest.importorskip('torch', reason='torch is not installed')
     plain = minimize(square, [1.0, 2.0])
-    for fun in (lambda x: (np.float64(square(x)[0]), list(square(x)[1])), lambda x: ([square(x)[0]][0].reshape(1), square(x)[1]),
+    for fun in (lambda x: (np.float64(square(x)[0]), list(square(x)[1])),
+                lambda x: ([square(x)[0]][0].reshape(1), square(x)[1]),
                 lambda x: (torch.tensor(square(x)[0], requires_grad=True), torch.tensor(square(x)[1])),
                 lambda x: (square(x)[0], np.ma.array(square(x)[1]))):
         assert minimize(fun, [1.0, 2.0]).x.tolist() == plain.x.tolist()
@@ -495,7 +541,8 @@ def test_answers_of_other_types_are_welcome():
 def test_the_gradient_is_returned_in_the_type_of_the_start(dtype):
     r = minimize(lambda x: (float((x * x).sum()), (2 * x).astype(float)), np.ones(2, dtype), tol=1e-3)
     assert r.success and r.jac.dtype == r.x.dtype == dtype
-    mixed = minimize(lambda m: (float((m[0]**2).sum() + (m[1]**2).sum()), [2 * m[0].astype(float), 2 * m[1]]), [np.ones(2, dtype), np.ones(1, dtype)], tol=1e-3)
+    mixed = minimize(lambda m: (float((m[0]**2).sum() + (m[1]**2).sum()), [2 * m[0].astype(float), 2 * m[1]]),
+                     [np.ones(2, dtype), np.ones(1, dtype)], tol=1e-3)
     assert [g.dtype for g in mixed.jac] == [dtype, dtype]
 
 
@@ -515,7 +562,8 @@ def test_overflow_is_dealt_with_in_silence():
             assert r.x[0] > 0.9 * np.finfo(dtype).max
     r = minimize(square, np.ones(2, np.float32), bounds=[(0, 1e300), (-1e300, 1e39)])
     assert r.success and r.x[0] == 0
-    minimize(lambda x: (x.sum() * 1e-300, np.full_like(x, 1e308)), np.full(1, 1e300), options={'ftol': 0, 'safe': True, 'maxiter': 500})
+    minimize(lambda x: (x.sum() * 1e-300, np.full_like(x, 1e308)), np.full(1, 1e300),
+             options={'ftol': 0, 'safe': True, 'maxiter': 500})
     with pytest.raises(ValueError, match='x0: the error there is 1.0, or its gradient is not finite'):
         minimize(lambda x: (float(x[0]), np.array([1e39])), np.ones(1, np.float32))
 
@@ -542,7 +590,9 @@ def test_forms_of_jac():
 
 @pytest.mark.parametrize('jac', ['4-point', 'CS', 3, [1.0], 1.5, b'cs'])
 def test_what_is_no_way_to_a_gradient_is_named(jac):
-    with pytest.raises(ValueError, match=f"{re.escape(f'jac={jac!r}')}: need True where fun returns.*'2-point'.*'3-point' or 'cs'"):
+    with pytest.raises(ValueError,
+                       match=f"{re.escape(f'jac={jac!r}')}: need True where fun "
+                             "returns.*'2-point'.*'3-point' or 'cs'"):
         minimize(never, [1.0], jac=jac)
 
 
@@ -553,11 +603,13 @@ def test_a_function_without_its_gradient():
 
 def test_args_reach_fun_and_jac_alike():
     seen = []
-    minimize(lambda x, a, b: ((x - a)**2).sum() + b, [3.0], args=(1.0, 5.0), jac=lambda x, a, b: seen.append((a, b)) or 2 * (x - a))
+    minimize(lambda x, a, b: ((x - a)**2).sum() + b, [3.0], args=(1.0, 5.0),
+             jac=lambda x, a, b: seen.append((a, b)) or 2 * (x - a))
     assert set(seen) == {(1.0, 5.0)}
     for jac in (True, None, '3-point', 'cs'):
         fun = lambda x, a: square(x - a) if jac is True else ((x - a)**2).sum()  # noqa: E731
-        assert abs(next(p for p in rprop(fun, [3.0], args=2.0, jac=jac) if p.optimality < 1e-6).x[0] - 2) < 1e-5
+        assert (abs(next(p for p in rprop(fun, [3.0], args=2.0, jac=jac) if p.optimality < 1e-6).x[0] - 2)
+                < 1e-5)
 
 
 # ---- gradients by differences
@@ -567,7 +619,8 @@ def moonlit(x):
     return np.exp(x[0]) * np.sin(x[1]) + x[2]**3 / 7 - x[0] * x[2]
 
 
-BOXES = {'none': (-math.inf, math.inf), 'wide': (-2e3, 2e3), 'at the upper': (-2e3, None), 'at the lower': (None, 2e3), 'narrow': ('x-1e-9', 'x+3e-9'),
+BOXES = {'none': (-math.inf, math.inf), 'wide': (-2e3, 2e3), 'at the upper': (-2e3, None),
+         'at the lower': (None, 2e3), 'narrow': ('x-1e-9', 'x+3e-9'),
          'narrow below': ('x-3e-9', 'x+1e-9'), 'near': ('x-1e-6', 'x+1e-4')}
 
 
@@ -575,13 +628,17 @@ BOXES = {'none': (-math.inf, math.inf), 'wide': (-2e3, 2e3), 'at the upper': (-2
 @pytest.mark.parametrize('method', ['2-point', '3-point', 'cs'])
 def test_differences_are_those_of_scipy(method, box):
     for x in np.random.default_rng(0).normal(size=(20, 3)) * [1, 1, 300]:
-        low, high = ((x.copy() if b is None else x + float(b[1:]) if isinstance(b, str) else np.full(3, b)) for b in BOXES[box])
+        low, high = ((x.copy() if b is None else x + float(b[1:]) if isinstance(b, str) else np.full(3, b))
+                     for b in BOXES[box])
         seen = []
-        theirs = optimize._numdiff.approx_derivative(moonlit, x, method=method, bounds=(low, high)) if hasattr(optimize, '_numdiff') else None
-        g, calls = slopes_by_differences(lambda y: seen.append(y) or moonlit(y), x, float(moonlit(x)), method, None if box == 'none' else (low, high))
+        theirs = (optimize._numdiff.approx_derivative(moonlit, x, method=method, bounds=(low, high))
+                  if hasattr(optimize, '_numdiff') else None)
+        g, calls = slopes_by_differences(lambda y: seen.append(y) or moonlit(y), x, float(moonlit(x)), method,
+                                         None if box == 'none' else (low, high))
         assert calls == len(seen) and g.dtype == float
         assert all((low <= y.real).all() and (y.real <= high).all() for y in seen)
-        exact = np.array([np.exp(x[0]) * np.sin(x[1]) - x[2], np.exp(x[0]) * np.cos(x[1]), 3 * x[2]**2 / 7 - x[0]])
+        exact = np.array([np.exp(x[0]) * np.sin(x[1]) - x[2], np.exp(x[0]) * np.cos(x[1]),
+                          3 * x[2]**2 / 7 - x[0]])
         if 'narrow' not in box:  # there rounding is all that is left
             assert np.allclose(g, exact, rtol=1e-4, atol=1e-4 * abs(exact).max())
         if theirs is not None and 'narrow' not in box:
@@ -602,9 +659,11 @@ def test_differences_stay_within_bounds_all_the_way(method):
         return (x[0] - 5)**2 + (x[1] - 7)**2 + (x[2] - 4)**2
 
     calls = []
-    r = minimize(lambda x: calls.append(1) or fun(x), [0.0, 2.0, 0.0], jac=method, bounds=[(0, 1e-3), (2, 2), (None, 3)])
+    r = minimize(lambda x: calls.append(1) or fun(x), [0.0, 2.0, 0.0], jac=method,
+                 bounds=[(0, 1e-3), (2, 2), (None, 3)])
     assert r.success and r.x.tolist() == [1e-3, 2, 3] and r.jac[1] == 0
-    assert len(calls) == r.nfev == r.njev * (1 + (4 if method == '3-point' else 2))  # the fixed coordinate costs nothing
+    # the fixed coordinate costs nothing
+    assert len(calls) == r.nfev == r.njev * (1 + (4 if method == '3-point' else 2))
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.longdouble])
@@ -622,14 +681,17 @@ def test_differences_in_any_type(method, dtype):
 
 
 def test_differences_of_a_structure():
-    r = minimize(lambda m: (m['a'] - 1)**2 + ((m['b'] - 2)**2).sum(), {'a': 0.0, 'b': np.zeros((2, 2))}, jac='3-point')
-    assert r.success and abs(r.x['a'] - 1) < 1e-5 and abs(r.x['b'] - 2).max() < 1e-5 and r.jac['b'].shape == (2, 2)
+    r = minimize(lambda m: (m['a'] - 1)**2 + ((m['b'] - 2)**2).sum(), {'a': 0.0, 'b': np.zeros((2, 2))},
+                 jac='3-point')
+    assert (r.success and abs(r.x['a'] - 1) < 1e-5 and abs(r.x['b'] - 2).max() < 1e-5
+            and r.jac['b'].shape == (2, 2))
 
 
 def test_a_complex_step_that_is_lost_is_an_error():
     with pytest.raises(TypeError, match="jac='cs': fun returned .* must carry their imaginary part"):
         minimize(lambda x: (abs(x)**2).sum(), [1.0], jac='cs')
-    assert minimize(lambda x: complex(x[0] * x[0]) if x.dtype == complex else float(x[0] * x[0]), [1.0], jac='cs').success
+    assert minimize(lambda x: complex(x[0] * x[0]) if x.dtype == complex else float(x[0] * x[0]), [1.0],
+                    jac='cs').success
 
 
 def test_differences_where_the_error_is_no_number():
@@ -641,7 +703,8 @@ def test_differences_where_the_error_is_no_number():
             return float(x[0] - np.log(x[0]))
 
     r = minimize(cliff, [50.0], jac='2-point')
-    assert r.success and abs(r.x[0] - 1) < 1e-4 and r.nfev == len(calls) < 2 * r.njev  # no slope is sought where there is none
+    # no slope is sought where there is none
+    assert r.success and abs(r.x[0] - 1) < 1e-4 and r.nfev == len(calls) < 2 * r.njev
     with pytest.raises(ValueError, match='x0: the error there is nan'):
         minimize(lambda x: math.nan, [1.0], jac='2-point')
 
@@ -649,7 +712,8 @@ def test_differences_where_the_error_is_no_number():
 def test_rosenbrock_by_differences_ends_where_the_gradient_leads():
     fun = lambda x: rosenbrock().fun(x)[0]  # noqa: E731
     for jac in ('2-point', '3-point', 'cs'):
-        r = minimize(fun if jac != 'cs' else lambda x: 100 * (x[1] - x[0]**2)**2 + (1 - x[0])**2, [-1.2, 1.0], jac=jac, options={'ftol': 0, 'gtol': 1e-3})
+        r = minimize(fun if jac != 'cs' else lambda x: 100 * (x[1] - x[0]**2)**2 + (1 - x[0])**2, [-1.2, 1.0],
+                     jac=jac, options={'ftol': 0, 'gtol': 1e-3})
         assert r.success and abs(r.x - 1).max() < 5e-3
 
 
@@ -665,16 +729,20 @@ def test_torch_gradients_bring_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         r = minimize(fun, [3.0, 4.0])
-        half = minimize(lambda x: ((x * x).sum(), torch.tensor(2 * x).bfloat16()), np.ones(2, np.float32), tol=1e-2)
+        half = minimize(lambda x: ((x * x).sum(), torch.tensor(2 * x).bfloat16()), np.ones(2, np.float32),
+                        tol=1e-2)
         alone = minimize(lambda x: (x * x).sum(), [3.0], jac=lambda x: torch.tensor(2 * x))
-    assert r.success and half.success and alone.success and r.x.tolist() == minimize(square, [3.0, 4.0]).x.tolist()
+    assert (r.success and half.success and alone.success
+            and r.x.tolist() == minimize(square, [3.0, 4.0]).x.tolist())
 
 
 # ---- stopping
 
 @pytest.mark.parametrize('options, status, success', [
-    ({}, 0, True), ({'maxiter': 3}, 1, False), ({'gtol': 0, 'ftol': 0, 'xtol': 1e-4}, 2, True), ({'gtol': 0, 'ftol': 0.9, 'window': 4}, 3, False),
-    ({'gtol': 0, 'ftol': 1e-3}, 3, True), ({'maxfev': 4}, 4, False), ({'max_time': 0}, 5, False), ({'target': 6.0}, 6, True)])
+    ({}, 0, True), ({'maxiter': 3}, 1, False), ({'gtol': 0, 'ftol': 0, 'xtol': 1e-4}, 2, True),
+    ({'gtol': 0, 'ftol': 0.9, 'window': 4}, 3, False),
+    ({'gtol': 0, 'ftol': 1e-3}, 3, True), ({'maxfev': 4}, 4, False), ({'max_time': 0}, 5, False),
+    ({'target': 6.0}, 6, True)])
 def test_each_rule_stops_and_says_so(options, status, success):
     r = minimize(lambda x: (5 + (x * x).sum(), 2 * x), [3.0, 4.0], options=options)
     name = ('gtol', 'maxiter', 'xtol', 'ftol', 'maxfev', 'max_time', 'target')[status]
@@ -695,17 +763,21 @@ def test_the_certificate_is_of_the_point_that_is_returned():
         assert f'{abs(r.jac[0]):.6g} <=' in r.message or not r.message.startswith('gtol')
     r = minimize(pit, [1000.0])
     assert r.success and abs(r.x[0] - 1000.5) < 1e-5
-    flat = minimize(lambda x: (1.0, x * 0) if x[0] > 1002 else pit(x), [1000.0], variant='rprop-', options={'lr': 5.0})
-    assert flat.fun < 1 and not flat.success  # the walk cannot leave the plain, and does not call that arrived
+    flat = minimize(lambda x: (1.0, x * 0) if x[0] > 1002 else pit(x), [1000.0], variant='rprop-',
+                    options={'lr': 5.0})
+    # the walk cannot leave the plain, and does not call that arrived
+    assert flat.fun < 1 and not flat.success
 
 
 def test_no_certificate_of_a_wavy_function_is_false():
     random, claimed = np.random.default_rng(0), 0
     for trial in range(100):
         A = random.standard_normal(3) * 5
-        r = minimize(lambda x: (float(np.sin(A * x).sum() + 0.01 * x @ x), A * np.cos(A * x) + 0.02 * x), random.standard_normal(3) * 3, variant=VARIANTS[trial % 4])
+        r = minimize(lambda x: (float(np.sin(A * x).sum() + 0.01 * x @ x), A * np.cos(A * x) + 0.02 * x),
+                     random.standard_normal(3) * 3, variant=VARIANTS[trial % 4])
         claimed += 'gtol' in r.message
-        assert ('gtol' in r.message) == (abs(r.jac).max() <= 1e-5) and (not r.success or abs(r.jac).max() < 0.1)
+        assert (('gtol' in r.message) == (abs(r.jac).max() <= 1e-5)
+                and (not r.success or abs(r.jac).max() < 0.1))
     assert claimed > 80
 
 
@@ -719,7 +791,8 @@ def test_where_nothing_wants_to_move_xtol_is_silent():
     def fun(x):  # nearly arrived, and then a jump to a plain
         return (1.0, x * 0) if x[0] < -0.5 else square(x)
 
-    r = minimize(fun, [1.0], variant='rprop-', options={'lr': 0.999999, 'etas': (0.5, 3.0), 'gtol': 0, 'ftol': 0, 'xtol': 1e-9, 'maxiter': 50})
+    r = minimize(fun, [1.0], variant='rprop-', options={'lr': 0.999999, 'etas': (0.5, 3.0), 'gtol': 0,
+                                                        'ftol': 0, 'xtol': 1e-9, 'maxiter': 50})
     assert r.nfev == 3 and r.fun < 1e-9 and not r.success
 
 
@@ -730,7 +803,8 @@ def test_a_stationary_start_costs_one_evaluation():
 
 def test_small_steps_under_noise_are_no_certificate():
     problem = noisy(bowl([1.0, 1.0], start=[300.0, 200.0]), size=500.0, seed=1)
-    r = minimize(problem.fun, problem.start, variant='irprop-', options={'gtol': 0, 'ftol': 0, 'xtol': 1e-3, 'maxiter': 2000, 'lr': 0.1})
+    r = minimize(problem.fun, problem.start, variant='irprop-',
+                 options={'gtol': 0, 'ftol': 0, 'xtol': 1e-3, 'maxiter': 2000, 'lr': 0.1})
     last = take(2001, rprop(problem.fun, problem.start, variant='irprop-', lr=0.1))
     assert min(p.span[1] for p in last) < 1e-3  # the step alone would have stopped
     assert not r.success and r.status == 1
@@ -739,7 +813,8 @@ def test_small_steps_under_noise_are_no_certificate():
 def test_tol_is_gtol():
     assert minimize(square, [3.0], tol=1e-2).message.endswith('<= 0.01')
     assert abs(minimize(square, [3.0], tol=1e-2).jac).max() > abs(minimize(square, [3.0], tol=1e-9).jac).max()
-    assert minimize(square, [3.0], tol=1e-9, options={'gtol': 1.0}).nit < minimize(square, [3.0], tol=1e-9).nit
+    assert (minimize(square, [3.0], tol=1e-9, options={'gtol': 1.0}).nit
+            < minimize(square, [3.0], tol=1e-9).nit)
 
 
 def test_ctrl_c_returns_the_best_point():
@@ -783,7 +858,8 @@ def test_both_signatures_of_callbacks():
 
     again = minimize(square, [3.0], callback=callback)
     assert again.x.tolist() == r.x.tolist() and len(results) == r.nit
-    assert isinstance(results[0], optimize.OptimizeResult) and results[-1].nfev == r.nfev and results[-1].fun <= results[0].fun
+    assert (isinstance(results[0], optimize.OptimizeResult) and results[-1].nfev == r.nfev
+            and results[-1].fun <= results[0].fun)
 
 
 @pytest.mark.parametrize('keyword', [False, True])
@@ -821,7 +897,8 @@ def test_a_trace_is_what_the_pictures_draw():
 def test_progress(capsys):
     r = minimize(rosenbrock().fun, [-1.2, 1.0], progress=True, options={'maxiter': 300})
     shown = capsys.readouterr().err
-    assert '300/300' in shown and f'error {r.fun:.3g}' in shown and r.nit == 300 and 'gradient' in shown and 'step' in shown
+    assert ('300/300' in shown and f'error {r.fun:.3g}' in shown and r.nit == 300 and 'gradient' in shown
+            and 'step' in shown)
     minimize(rosenbrock().fun, [-1.2, 1.0], options={'maxiter': 300})
     assert capsys.readouterr().err == ''
 
@@ -830,12 +907,16 @@ def test_progress(capsys):
 
 def test_as_a_method_of_scipy():
     ours = minimize(rosenbrock().fun, [-1.2, 1.0], options={'maxiter': 500})
-    for jac, fun in ((True, rosenbrock().fun), (lambda x: rosenbrock().fun(x)[1], lambda x: rosenbrock().fun(x)[0])):
+    for jac, fun in ((True, rosenbrock().fun),
+                     (lambda x: rosenbrock().fun(x)[1], lambda x: rosenbrock().fun(x)[0])):
         r = optimize.minimize(fun, [-1.2, 1.0], jac=jac, method=scipy_method, options={'maxiter': 500})
-        assert isinstance(r, optimize.OptimizeResult) and r.x.tolist() == ours.x.tolist() and r.nfev == ours.nfev
-    r = optimize.minimize(square, [3.0, 3.0], jac=True, method=scipy_method, bounds=[(1, None), (None, -1)], options={'variant': 'rprop-'})
+        assert (isinstance(r, optimize.OptimizeResult) and r.x.tolist() == ours.x.tolist()
+                and r.nfev == ours.nfev)
+    r = optimize.minimize(square, [3.0, 3.0], jac=True, method=scipy_method, bounds=[(1, None), (None, -1)],
+                          options={'variant': 'rprop-'})
     assert r.x.tolist() == [1, -1] and r.success
-    r = optimize.minimize(square, [3.0], jac=True, method=scipy_method, bounds=optimize.Bounds(1, 2), tol=1e-3)
+    r = optimize.minimize(square, [3.0], jac=True, method=scipy_method, bounds=optimize.Bounds(1, 2),
+                          tol=1e-3)
     assert r.x.tolist() == [1] and '0.001' in r.message
 
 
@@ -854,25 +935,31 @@ def test_callbacks_through_scipy(keyword):
 
 def test_scipy_features_that_rprop_lacks():
     with pytest.warns(RuntimeWarning, match='constraints'):
-        optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=({'type': 'eq', 'fun': lambda x: x[0] - 1},))
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method,
+                          constraints=({'type': 'eq', 'fun': lambda x: x[0] - 1},))
     with pytest.warns(RuntimeWarning, match='constraints'):
-        optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=optimize.LinearConstraint(np.eye(1), 0, 1))
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method,
+                          constraints=optimize.LinearConstraint(np.eye(1), 0, 1))
     with pytest.warns(RuntimeWarning, match='hess'):
         optimize.minimize(square, [3.0], jac=True, method=scipy_method, hess=lambda x: 2 * np.eye(1))
-    assert optimize.minimize(lambda x: (x * x).sum(), [3.0], method=scipy_method).success  # by differences, as SciPy's own
+    # by differences, as SciPy's own
+    assert optimize.minimize(lambda x: (x * x).sum(), [3.0], method=scipy_method).success
 
 
 def test_a_warning_points_to_the_users_line():
     with pytest.warns(RuntimeWarning, match='constraints') as caught:
-        optimize.minimize(square, [3.0], jac=True, method=scipy_method, constraints=({'type': 'eq', 'fun': lambda x: x[0] - 1},))
+        optimize.minimize(square, [3.0], jac=True, method=scipy_method,
+                          constraints=({'type': 'eq', 'fun': lambda x: x[0] - 1},))
     assert [w.filename for w in caught] == [__file__]
 
 
 def test_options_that_scipy_hands_over(capsys):
-    walks = {v: optimize.minimize(rosenbrock().fun, [-1.2, 1.0], jac=True, method=scipy_method, options={'variant': v, 'maxiter': 50}) for v in VARIANTS}
+    walks = {v: optimize.minimize(rosenbrock().fun, [-1.2, 1.0], jac=True, method=scipy_method,
+                                  options={'variant': v, 'maxiter': 50}) for v in VARIANTS}
     assert len({r.fun for r in walks.values()}) == 4
     for variant, r in walks.items():
-        assert r.x.tolist() == minimize(rosenbrock().fun, [-1.2, 1.0], variant=variant, options={'maxiter': 50}).x.tolist()
+        assert r.x.tolist() == minimize(rosenbrock().fun, [-1.2, 1.0], variant=variant,
+                                        options={'maxiter': 50}).x.tolist()
     capsys.readouterr()
     optimize.minimize(square, [3.0], jac=True, method=scipy_method, options={'disp': True})
     assert 'steps' in capsys.readouterr().err
@@ -890,12 +977,15 @@ print(type(r).__module__, *sorted(r))
 """
 
 
-@pytest.mark.parametrize('before, module', [('', 'scipy'), ("sys.modules['scipy'] = None", 'rprop_lit.inside.results')])
+@pytest.mark.parametrize('before, module',
+                         [('', 'scipy'), ("sys.modules['scipy'] = None", 'rprop_lit.inside.results')])
 def test_imports_are_lazy_and_scipy_is_optional(before, module):
-    done = subprocess.run([sys.executable, '-c', CODE.format(before=before)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = subprocess.run([sys.executable, '-c', CODE.format(before=before)], capture_output=True, text=True,
+                          cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
     where, *fields = done.stdout.split()
-    assert where.startswith(module) and fields == sorted('x fun jac nit nfev njev success status message'.split())
+    assert (where.startswith(module)
+            and fields == sorted('x fun jac nit nfev njev success status message'.split()))
 
 
 # ---- safe mode
@@ -908,7 +998,8 @@ def test_safe_mode_never_keeps_a_worse_point(variant):
     for problem in CHEAP:
         with np.errstate(all='ignore'):
             points = take(120, rprop(problem.fun, problem.start, variant=variant, safe=True))
-        kept = [p for p, after in zip(points, points[1:]) if not (after.undone and after.nfev == p.nfev and after.x.tobytes() != p.x.tobytes())]
+        kept = [p for p, after in zip(points, points[1:])
+                if not (after.undone and after.nfev == p.nfev and after.x.tobytes() != p.x.tobytes())]
         for a, b in zip(kept, kept[1:]):
             assert b.fun <= a.fun, problem.name
             assert b.fun <= a.fun + 1e-4 * float((a.jac * (b.x - a.x)).sum()), problem.name
@@ -942,7 +1033,8 @@ def scaled_differences(fun, w):
 
 @pytest.mark.parametrize('problem', [*classics.MGH, *classics.NIST], ids=lambda p: p.name)
 def test_gradients_of_the_classics(problem):
-    w = problem.start + 0.01 * (1 + abs(problem.start)) * np.sin(1 + np.arange(problem.start.size)) if problem in classics.MGH else 1.01 * problem.start
+    w = (problem.start + 0.01 * (1 + abs(problem.start)) * np.sin(1 + np.arange(problem.start.size))
+         if problem in classics.MGH else 1.01 * problem.start)
     error, g = problem.fun(w)
     d = scaled_differences(problem.fun, w)
     assert abs((g - d) * w).max() <= 1e-6 * abs(g * w).max() + 1e-9 * abs(error)
@@ -951,8 +1043,11 @@ def test_gradients_of_the_classics(problem):
 @pytest.mark.parametrize('problem', classics.MGH, ids=lambda p: p.name)
 def test_published_minima(problem):
     with np.errstate(all='ignore'):
-        found = min(optimize.minimize(problem.fun, problem.start, jac=True, method=m, options={'maxiter': 5000, 'gtol': 1e-12}).fun for m in ('BFGS', 'L-BFGS-B'))
-    published = {'2 Freu': 48.98425, '18 Bigg': 5.65565e-3, '26 Trig': 2.79506e-5}  # the local minima that these starts lead to
+        found = min(optimize.minimize(problem.fun, problem.start, jac=True, method=m,
+                                      options={'maxiter': 5000, 'gtol': 1e-12}).fun
+                    for m in ('BFGS', 'L-BFGS-B'))
+    # the local minima that these starts lead to
+    published = {'2 Freu': 48.98425, '18 Bigg': 5.65565e-3, '26 Trig': 2.79506e-5}
     best = next((v for k, v in published.items() if problem.name.startswith(k)), problem.best)
     assert math.isclose(found, best, rel_tol=3e-6, abs_tol=1e-15)
 
@@ -964,14 +1059,17 @@ def test_certified_values_of_nist(name):
     problem = classics.nist(name, row, 0)
     assert math.isclose(problem.fun(certified)[0], row['rss'], rel_tol=1e-9)
     x, y = np.array(row['x']), np.array(row['y'])
-    fit = optimize.least_squares(lambda b: classics.misfit(row['model'], x, y, b * certified), np.full(certified.size, 1.0001), method='lm', xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    fit = optimize.least_squares(lambda b: classics.misfit(row['model'], x, y, b * certified),
+                                 np.full(certified.size, 1.0001), method='lm', xtol=1e-15,
+                                 ftol=1e-15, gtol=1e-15)
     assert math.isclose(2 * fit.cost, row['rss'], rel_tol=1e-9) and np.allclose(fit.x, 1, rtol=0, atol=2e-6)
 
 
 def test_the_benchmark_is_of_these_problems():
     table = json.loads((Path(__file__).parent / 'classics.json').read_text())
     names = [p.name for problems in classics.SETS.values() for p in problems]
-    assert [row['name'] for row in table['problems']] == names and len(classics.MGH) == 35 and len(classics.ROWS) >= 14
+    assert ([row['name'] for row in table['problems']] == names and len(classics.MGH) == 35
+            and len(classics.ROWS) >= 14)
     assert table['solvers'] == list(classics.SOLVERS)
 
 
@@ -980,18 +1078,22 @@ def test_four_problems_appear_under_two_names():
     found = {}
     with np.errstate(all='ignore'):
         for problem in [p for problems in classics.SETS.values() for p in problems]:
-            found.setdefault((*problem.start, float(f'{problem.fun(problem.start)[0]:.12g}')), []).append(problem.name)
+            found.setdefault((*problem.start, float(f'{problem.fun(problem.start)[0]:.12g}')),
+                             []).append(problem.name)
     twins = [names for names in found.values() if len(names) > 1]
-    assert twins == [['Rosenbrock', '1 Rosenbrock'], ['10 Meyer', 'MGH10, start 2'], ['15 Kowalik and Osborne', 'MGH09, start 2'], ['17 Osborne 1', 'MGH17, start 2']]
+    assert twins == [['Rosenbrock', '1 Rosenbrock'], ['10 Meyer', 'MGH10, start 2'],
+                     ['15 Kowalik and Osborne', 'MGH09, start 2'], ['17 Osborne 1', 'MGH17, start 2']]
 
 
 @pytest.mark.parametrize('solver', [*classics.VARIANTS, 'safe'])
 def test_the_benchmark_can_be_repeated(solver):
     table = json.loads((Path(__file__).parent / 'classics.json').read_text())
     stored = {row['name']: row['evaluations'][solver] for row in table['problems']}
-    for problem in [*ZOO.values(), *classics.MGH[:16]]:  # no power or exponential whose last bit could depend on the machine
+    # no power or exponential whose last bit could depend on the machine
+    for problem in [*ZOO.values(), *classics.MGH[:16]]:
         if (stored[problem.name] or 999) <= 60:
-            assert classics.evaluations(problem, classics.SOLVERS[solver]) == stored[problem.name], problem.name
+            assert (classics.evaluations(problem, classics.SOLVERS[solver])
+                    == stored[problem.name]), problem.name
 
 
 # ---- what a hostile reader found
@@ -1018,13 +1120,15 @@ def test_nobody_is_asked_at_infinity(safe, bounds):
         asked.append(float(x[0]))
         return 1e6 / float(x[0]), np.array([-1e6 / float(x[0])**2])
 
-    r = minimize(falling, np.ones(1, np.float16), bounds=bounds, options={'safe': safe, 'maxiter': 300, 'ftol': 0, 'gtol': 0})
+    r = minimize(falling, np.ones(1, np.float16), bounds=bounds,
+                 options={'safe': safe, 'maxiter': 300, 'ftol': 0, 'gtol': 0})
     assert np.isfinite(asked).all() and r.nfev == len(asked) and r.nit > len(asked)
     assert 3e4 < r.x[0] < math.inf and r.fun == min(1e6 / x for x in asked)
 
 
 def test_at_infinity_nothing_is_a_number():
-    points = take(200, rprop(lambda x: (1e6 / float(x[0]), np.array([-1e6 / float(x[0])**2])), np.ones(1, np.float16)))
+    points = take(200, rprop(lambda x: (1e6 / float(x[0]), np.array([-1e6 / float(x[0])**2])),
+                             np.ones(1, np.float16)))
     beyond = [p for p in points if np.isinf(p.x).any()]
     assert beyond and all(np.isnan(p.fun) and np.isnan(p.jac).all() for p in beyond)
 
@@ -1034,7 +1138,8 @@ def test_a_masked_error_is_no_number():
         return (x - np.ma.log(x)).sum(), np.asarray(1 - 1 / x)
     with pytest.raises(TypeError, match='the error is masked'):
         minimize(masked, [50.0])
-    for error in (np.ma.masked, np.ma.array([1.0], mask=[True]), np.True_, np.array(True), np.array('1.0'), 10**400):
+    for error in (np.ma.masked, np.ma.array([1.0], mask=[True]), np.True_, np.array(True), np.array('1.0'),
+                  10**400):
         with pytest.raises(TypeError, match='need one real number'):
             minimize(lambda x, error=error: (error, 2 * x), [3.0])
 
@@ -1054,16 +1159,21 @@ def test_an_empty_list_may_be_a_callback():
     assert optimize.minimize(square, [3.0], jac=True, method=scipy_method, callback=log).nit == len(log) == 5
 
 
-@pytest.mark.parametrize('options', [dict(gtol=Fraction(1, 1000)), dict(gtol=np.array(1e-3)), dict(ftol=Decimal('1e-3')), dict(target=Fraction(1, 10)),
-                                     dict(maxiter=np.int8(5)), dict(maxfev=np.array(5)), dict(window=np.int8(127)), dict(max_time=Fraction(9))])
+@pytest.mark.parametrize('options', [dict(gtol=Fraction(1, 1000)), dict(gtol=np.array(1e-3)),
+                                     dict(ftol=Decimal('1e-3')), dict(target=Fraction(1, 10)),
+                                     dict(maxiter=np.int8(5)), dict(maxfev=np.array(5)),
+                                     dict(window=np.int8(127)), dict(max_time=Fraction(9))])
 def test_limits_of_every_kind_of_number(options):
     r = minimize(square, [3.0], options=options)
-    plain = minimize(square, [3.0], options={name: float(value) if name != 'window' else int(value) for name, value in options.items()})
+    plain = minimize(square, [3.0], options={name: float(value) if name != 'window' else int(value)
+                                             for name, value in options.items()})
     assert (r.nit, r.fun, r.message) == (plain.nit, plain.fun, plain.message)
 
 
-@pytest.mark.parametrize('options', [dict(gtol=np.array([1e-5])), dict(maxiter=[5]), dict(window=10**30), dict(ftol=10**400), dict(maxiter='5'),
-                                     dict(lr=10**400), dict(step_sizes=(0, 10**400)), dict(etas=(.5, 10**400)), dict(lr=1j), dict(lr=np.array([]))])
+@pytest.mark.parametrize('options', [dict(gtol=np.array([1e-5])), dict(maxiter=[5]), dict(window=10**30),
+                                     dict(ftol=10**400), dict(maxiter='5'),
+                                     dict(lr=10**400), dict(step_sizes=(0, 10**400)),
+                                     dict(etas=(.5, 10**400)), dict(lr=1j), dict(lr=np.array([]))])
 def test_limits_that_cannot_be_are_refused_before_the_first_call(options):
     name, = options
     with pytest.raises(ValueError, match=name):
@@ -1102,8 +1212,10 @@ def test_a_trial_that_fails_again_and_again_is_made_once():
 
 
 def test_numbers_are_counted_alike_in_long_doubles():
-    runs = [take(60, rprop(square, np.array([1.3], dtype), variant='irprop-')) for dtype in (np.float64, np.longdouble)]
-    assert runs[0][-1].nfev < 60 and abs(runs[0][-1].nfev - runs[1][-1].nfev) <= 2  # the last bits differ, and with them a flip or two
+    runs = [take(60, rprop(square, np.array([1.3], dtype), variant='irprop-'))
+            for dtype in (np.float64, np.longdouble)]
+    # the last bits differ, and with them a flip or two
+    assert runs[0][-1].nfev < 60 and abs(runs[0][-1].nfev - runs[1][-1].nfev) <= 2
 
 
 Pair = namedtuple('Pair', 'a b')
@@ -1115,7 +1227,8 @@ def test_a_structure_of_single_numbers_stays_a_structure():
     assert minimize(lambda p: (p.a**2 + p.b**2, [2 * p.a, 2 * p.b]), Pair(1.0, 2.0)).success
 
 
-@pytest.mark.parametrize('x0', [[np.float64(1), np.float64(2)], [np.array(1.0), np.array(2.0)], (1.0, np.array(2.0))])
+@pytest.mark.parametrize('x0', [[np.float64(1), np.float64(2)], [np.array(1.0), np.array(2.0)],
+                                (1.0, np.array(2.0))])
 def test_arrays_without_an_axis_are_numbers_of_a_vector(x0):
     assert minimize(lambda x: ((x @ x), 2 * x), x0).x.shape == (2,)
 
@@ -1132,17 +1245,24 @@ class Named(dict):
 def test_a_dictionary_comes_back_as_it_was(kind):
     def fun(m):
         assert type(m) is kind and list(m) == ['b', 'a'] and m['a'].shape == (2, 2)
-        return (m['a']**2).sum() + (m['b'] - 1)**2, {'a': 2 * m['a'], 'b': 2 * (m['b'] - 1)}  # in another order
+        # in another order
+        return (m['a']**2).sum() + (m['b'] - 1)**2, {'a': 2 * m['a'], 'b': 2 * (m['b'] - 1)}
 
     x0 = kind(b=0.0, a=np.ones((2, 2)))
-    r = minimize(fun, x0, bounds=[(0, 9)] + [(-1, 1)] * 4, options={'lr': {'a': 0.1, 'b': 0.2}, 'trace': True})
-    assert r.success and type(r.x) is kind and list(r.x) == list(r.jac) == ['b', 'a'] and r.x['a'].shape == (2, 2)
-    assert abs(r.x['b'] - 1) < 1e-5 and abs(r.x['a']).max() < 1e-5 and r.trace[1].x['b'] == 0.2 and r.trace[1].x['a'][0, 0] == 0.9
+    r = minimize(fun, x0, bounds=[(0, 9)] + [(-1, 1)] * 4,
+                 options={'lr': {'a': 0.1, 'b': 0.2}, 'trace': True})
+    assert (r.success and type(r.x) is kind and list(r.x) == list(r.jac) == ['b', 'a']
+            and r.x['a'].shape == (2, 2))
+    assert (abs(r.x['b'] - 1) < 1e-5 and abs(r.x['a']).max() < 1e-5 and r.trace[1].x['b'] == 0.2
+            and r.trace[1].x['a'][0, 0] == 0.9)
     assert x0['b'] == 0.0 and (x0['a'] == 1).all()
 
 
-@pytest.mark.parametrize('g, said', [({'a': 1.0}, r"expected a dict with \['a', 'b'\], as in x0, not a dict with \['a'\]"),
-                                     ({'a': 1.0, 'b': 1.0, 'c': 1.0}, 'not a dict with'), ([1.0, 1.0], 'not a list'), (np.ones(2), 'not a ndarray')])
+@pytest.mark.parametrize('g, said',
+                         [({'a': 1.0},
+                           r"expected a dict with \['a', 'b'\], as in x0, not a dict with \['a'\]"),
+                          ({'a': 1.0, 'b': 1.0, 'c': 1.0}, 'not a dict with'), ([1.0, 1.0], 'not a list'),
+                          (np.ones(2), 'not a ndarray')])
 def test_a_gradient_of_a_dictionary_has_its_names(g, said):
     with pytest.raises(ValueError, match=said):
         minimize(lambda m: (1.0, g), {'a': 1.0, 'b': 2.0})
@@ -1154,11 +1274,14 @@ def test_nested_structures_come_back_as_they_were():
         return (a**2).sum() + (b**2).sum() + rest['c']**2, [[2 * a, 2 * b], {'c': 2 * rest['c']}]
 
     r = minimize(fun, [[np.ones(2), [3.0]], {'c': 1.0}])
-    assert r.success and [type(part) for part in r.x] == [list, dict] and [part.shape for part in r.x[0]] == [(2,), (1,)]
-    ragged = minimize(lambda m: ((m[0]**2).sum() + (m[1]**2).sum(), [2 * m[0], 2 * m[1]]), [[1.0, 2.0], [3.0]])
+    assert (r.success and [type(part) for part in r.x] == [list, dict]
+            and [part.shape for part in r.x[0]] == [(2,), (1,)])
+    ragged = minimize(lambda m: ((m[0]**2).sum() + (m[1]**2).sum(), [2 * m[0], 2 * m[1]]),
+                      [[1.0, 2.0], [3.0]])
     assert ragged.success and type(ragged.x) is list and [part.shape for part in ragged.x] == [(2,), (1,)]
     assert minimize(square, [[1.0, 2.0], [3.0, 4.0]]).x.shape == (2, 2)
-    pair = minimize(lambda m: ((m[0]**2).sum() + (m[1]**2).sum(), [2 * m[0], 2 * m[1]]), (np.ones(1), np.ones(1)))
+    pair = minimize(lambda m: ((m[0]**2).sum() + (m[1]**2).sum(), [2 * m[0], 2 * m[1]]),
+                    (np.ones(1), np.ones(1)))
     assert type(pair.x) is tuple
 
 
@@ -1170,7 +1293,8 @@ def test_tensors_in_a_list_are_refused_as_one_is():
 
 
 def test_the_best_is_found_where_error_and_gradient_add_up_to_too_much():
-    r = minimize(lambda x: (1e308 * min(1 + abs(x[0]) / 6, 1.7), np.array([1e308 * np.sign(x[0])])), [3.0], options={'maxiter': 50, 'trace': True})
+    r = minimize(lambda x: (1e308 * min(1 + abs(x[0]) / 6, 1.7), np.array([1e308 * np.sign(x[0])])), [3.0],
+                 options={'maxiter': 50, 'trace': True})
     assert r.fun == min(r.trace.errors) < r.trace.errors[0]
 
 
@@ -1208,15 +1332,19 @@ def test_without_scipy_entries_and_attributes_are_one_thing():
 def test_a_trace_is_a_sequence_with_columns():
     r = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60})
     trace = r.trace
-    assert len(trace) == 61 == len(list(trace)) and trace[0].fun == trace.errors[0] and [p.nit for p in trace[-2:]] == [59, 60]
+    assert (len(trace) == 61 == len(list(trace)) and trace[0].fun == trace.errors[0]
+            and [p.nit for p in trace[-2:]] == [59, 60])
     columns = trace.to_dict()
-    assert {len(column) for column in columns.values()} == {61} and columns['error'] == trace.errors and columns['nit'] == list(range(61))
+    assert ({len(column) for column in columns.values()} == {61} and columns['error'] == trace.errors
+            and columns['nit'] == list(range(61)))
     assert [i - 1 for i, u in enumerate(columns['undone']) if u] == trace.undone != []
     for row, p in zip(zip(*columns.values()), take(61, rprop(rosenbrock().fun, [-1.2, 1.0]))):
         kept = dict(zip(columns, row))
-        assert (kept['nfev'], kept['error'], kept['largest_gradient'], kept['smallest_step'], kept['largest_step']) == (p.nfev, p.fun, p.optimality, *p.span)
+        assert (kept['nfev'], kept['error'], kept['largest_gradient'], kept['smallest_step'],
+                kept['largest_step']) == (p.nfev, p.fun, p.optimality, *p.span)
         assert kept['x'].tolist() == p.x.tolist() and kept['step'].tolist() == p.step.tolist()
-    assert repr(trace) == 'Trace(61 points, errors 24.2 to 3.78)' and repr(Trace()) == 'Trace(0 points)' and Trace().to_dict()['nit'] == []
+    assert (repr(trace) == 'Trace(61 points, errors 24.2 to 3.78)' and repr(Trace()) == 'Trace(0 points)'
+            and Trace().to_dict()['nit'] == [])
 
 
 def test_a_trace_keeps_copies():
@@ -1229,16 +1357,19 @@ def test_a_trace_keeps_copies():
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32])
 def test_a_point_has_the_gradient_in_the_starts_type(dtype):
-    assert next(rprop(lambda x: (float((x * x).sum()), 2 * x.astype(float)), np.ones(2, dtype))).jac.dtype == dtype
+    assert (next(rprop(lambda x: (float((x * x).sum()), 2 * x.astype(float)), np.ones(2, dtype))).jac.dtype
+            == dtype)
 
 
 def test_a_trace_becomes_a_table():
     pandas = pytest.importorskip('pandas', reason='pandas is not installed')
     for x0 in ([3.0, 4.0], 3.0, [np.ones((2, 2)), np.ones(3)]):
-        fun = square if not isinstance(x0, list) or isinstance(x0[0], float) else lambda m: (sum((a * a).sum() for a in m), [2 * a for a in m])
+        fun = (square if not isinstance(x0, list) or isinstance(x0[0], float)
+               else lambda m: (sum((a * a).sum() for a in m), [2 * a for a in m]))
         trace = minimize(fun, x0, options={'trace': True, 'maxiter': 7}).trace
         table = pandas.DataFrame(trace.to_dict())
-        assert len(table) == 8 and table['error'].tolist() == trace.errors and table['nit'].tolist() == list(range(8))
+        assert (len(table) == 8 and table['error'].tolist() == trace.errors
+                and table['nit'].tolist() == list(range(8)))
 
 
 def test_a_trace_draws_itself():
@@ -1246,7 +1377,8 @@ def test_a_trace_draws_itself():
     trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
     ax = trace.plot(label='mine')
     line, = ax.get_lines()
-    assert line.get_ydata().tolist() == trace.errors and ax.get_yscale() == 'log' and line.get_label() == 'mine'
+    assert (line.get_ydata().tolist() == trace.errors and ax.get_yscale() == 'log'
+            and line.get_label() == 'mine')
     assert trace.plot(ax) is ax and len(ax.get_lines()) == 2
     plt.close('all')
 
@@ -1254,7 +1386,8 @@ def test_a_trace_draws_itself():
 def test_a_result_looks_like_scipys():
     fields = dict(message='gtol', success=True, fun=1.5, x=np.array([[1.0], [2.0]]), nit=3)
     ours, theirs = repr(Result(fields)), repr(optimize.OptimizeResult(fields))
-    assert ours.splitlines()[:3] == theirs.splitlines()[:3] and ours.splitlines()[-1] == theirs.splitlines()[-1]
+    assert (ours.splitlines()[:3] == theirs.splitlines()[:3]
+            and ours.splitlines()[-1] == theirs.splitlines()[-1])
     assert repr(Result()) == ''
 
 
@@ -1275,8 +1408,11 @@ for point in rprop(bowl, {'a': 1.0}, lr='auto', etas=(0.5, 1.2), jac=None):
     nearer: float = point.fun + point.span[0]
 variant: str = check(ours('irprop-')).variant
 '''
-MISTYPED = {"rprop(bowl, [1.0], lr='no')": 'arg-type', "minimize(bowl, [1.0], options={'lr': 'no'})": 'arg-type', "minimize(bowl, [1.0], variant='irprop')": 'arg-type',
-            "minimize(bowl, [1.0], options={'gtoll': 1})": 'arg-type', "result.fun.y": 'attr-defined', "result.fun + 'a'": 'operator',
+MISTYPED = {"rprop(bowl, [1.0], lr='no')": 'arg-type',
+            "minimize(bowl, [1.0], options={'lr': 'no'})": 'arg-type',
+            "minimize(bowl, [1.0], variant='irprop')": 'arg-type',
+            "minimize(bowl, [1.0], options={'gtoll': 1})": 'arg-type',
+            "result.fun.y": 'attr-defined', "result.fun + 'a'": 'operator',
             "minimize(bowl, [1.0], tol='1e-3')": 'arg-type', "minimize(3, [1.0])": 'arg-type'}
 
 
@@ -1286,19 +1422,15 @@ def test_types_are_known_to_a_type_checker(tmp_path):
     for i, line in enumerate(MISTYPED):
         (tmp_path / f'bad{i}.py').write_text(TYPED + line + '\n')
     env = dict(os.environ, MYPYPATH=str(Path(__file__).parent.parent))
-    done = subprocess.run([sys.executable, '-m', 'mypy', '--strict', '--ignore-missing-imports', '--follow-imports=silent', '--cache-dir', tmp_path / 'cache',
-                           *sorted(tmp_path.glob('*.py'))], capture_output=True, text=True, env=env, cwd=tmp_path)
+    done = subprocess.run([sys.executable, '-m', 'mypy', '--strict', '--ignore-missing-imports',
+                           '--follow-imports=silent', '--cache-dir', tmp_path / 'cache',
+                           *sorted(tmp_path.glob('*.py'))], capture_output=True, text=True,
+                          env=env, cwd=tmp_path)
     said = [line for line in done.stdout.splitlines() if ': error:' in line]
     assert not [line for line in said if line.startswith('good.py')], done.stdout
     for i, (line, kind) in enumerate(MISTYPED.items()):
         own = [text for text in said if text.startswith(f'bad{i}.py:{len(TYPED.splitlines()) + 1}:')]
         assert own and kind in own[0], (line, own, done.stdout[-2000:])
-
-
-@pytest.mark.parametrize('module', ['rprop_lit.solver', 'rprop_lit.inside.results', 'rprop_lit.inside.walk', 'rprop_lit.conformance', 'rprop_lit.nn', 'rprop_lit.tensor'])
-def test_examples_in_docstrings(module):
-    found = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
-    assert found.attempted and not found.failed
 
 
 # ---- a bar that never stops a run
@@ -1343,8 +1475,10 @@ def stair(levels):
 def test_the_window_of_ftol_has_its_length():
     levels = [10.0 - i for i in range(5)] + [6.0] * 200  # the fifth error is the last that fell
     for window in (1, 3, 10):
-        r = minimize(stair(levels), [0.0], variant='irprop-', options={'window': window, 'lr': 1e-3, 'etas': (.5, 1.0000001)})
-        assert (r.nit, r.status, r.success) == (4 + window, 3, False) and f'fall of the error in {window} steps 0 <' in r.message
+        r = minimize(stair(levels), [0.0], variant='irprop-',
+                     options={'window': window, 'lr': 1e-3, 'etas': (.5, 1.0000001)})
+        assert ((r.nit, r.status, r.success) == (4 + window, 3, False)
+                and f'fall of the error in {window} steps 0 <' in r.message)
 
 
 def test_the_window_looks_at_the_best_errors_and_not_at_the_last():
@@ -1355,29 +1489,35 @@ def test_the_window_looks_at_the_best_errors_and_not_at_the_last():
 
 def test_defaults_of_the_options():
     o = read_options(None, None)
-    assert o == {'gtol': 1e-5, 'target': -math.inf, 'xtol': 0.0, 'ftol': 1e-9, 'maxiter': 10_000, 'maxfev': math.inf, 'max_time': math.inf,
+    assert o == {'gtol': 1e-5, 'target': -math.inf, 'xtol': 0.0, 'ftol': 1e-9, 'maxiter': 10_000,
+                 'maxfev': math.inf, 'max_time': math.inf,
                  'window': 100, 'trace': False, 'checkpoint': None, 'checkpoint_every': 10}
     assert read_options(1e-3, None)['gtol'] == 1e-3 and read_options(1e-3, {'gtol': 1e-4})['gtol'] == 1e-4
     assert [name for name in STOPS] == ['gtol', 'target', 'xtol', 'ftol', 'maxiter', 'maxfev', 'max_time']
-    assert {name: stop.status for name, stop in STOPS.items()} == dict(gtol=0, maxiter=1, xtol=2, ftol=3, maxfev=4, max_time=5, target=6)
+    assert ({name: stop.status for name, stop in STOPS.items()}
+            == dict(gtol=0, maxiter=1, xtol=2, ftol=3, maxfev=4, max_time=5, target=6))
 
 
 @pytest.mark.parametrize('first, success', [(1e-3, True), (1.1e-3, False)])
 def test_a_thousandth_of_the_first_gradient_is_calm(first, success):
     slopes = iter([1.0] + [first] * 500)
-    r = minimize(lambda x: (7.0, np.full(1, next(slopes))), [0.0], variant='irprop-', options={'gtol': 1e-9, 'window': 5, 'lr': 1e-3})
+    r = minimize(lambda x: (7.0, np.full(1, next(slopes))), [0.0], variant='irprop-',
+                 options={'gtol': 1e-9, 'window': 5, 'lr': 1e-3})
     assert (r.status, r.success) == (3, success)
 
 
 def test_of_equal_errors_the_last_with_as_small_a_gradient_is_the_best():
-    r = minimize(lambda x: (7.0, np.ones(1)), [0.0], options={'maxiter': 4, 'lr': 1.0, 'etas': (.5, 1.5), 'trace': True})
+    r = minimize(lambda x: (7.0, np.ones(1)), [0.0],
+                 options={'maxiter': 4, 'lr': 1.0, 'etas': (.5, 1.5), 'trace': True})
     assert r.x.tolist() == r.trace.points[-1].tolist()
 
 
 def test_counters_are_those_of_the_last_point():
     calls = []
-    r = minimize(lambda x: calls.append(1) or square(x), [3.0, 7.0], variant='rprop+', options={'maxfev': 40, 'gtol': 0, 'ftol': 0, 'trace': True})
-    assert r.nfev == r.njev == len(calls) == 40 and r.nit == r.trace[-1].nit and r.fun == min(r.trace.errors) < r.trace.errors[-1]
+    r = minimize(lambda x: calls.append(1) or square(x), [3.0, 7.0], variant='rprop+',
+                 options={'maxfev': 40, 'gtol': 0, 'ftol': 0, 'trace': True})
+    assert (r.nfev == r.njev == len(calls) == 40 and r.nit == r.trace[-1].nit
+            and r.fun == min(r.trace.errors) < r.trace.errors[-1])
 
 
 def test_seconds_count_from_the_first_call():
@@ -1391,7 +1531,8 @@ def test_seconds_count_from_the_first_call():
 def test_messages_say_what_to_do():
     r = minimize(bowl([1.0, 100.0]).fun, [1.0, 1.0], variant='rprop-', options={'maxiter': 20})
     assert r.message.startswith('maxiter: steps 20 >= 20. The largest gradient at the best point is ')
-    assert r.message.endswith('above gtol 1e-05: allow more, or raise gtol or ftol if the error is low enough')
+    assert r.message.endswith('above gtol 1e-05: allow more, or raise gtol or ftol if the error is low '
+                              'enough')
     assert '.' not in minimize(square, [3.0], options={'target': 1.0}).message.partition('target')[0]
     calm = minimize(square, [3.0])
     assert calm.success and 'allow more' not in calm.message
@@ -1399,7 +1540,8 @@ def test_messages_say_what_to_do():
 
 def test_safe_mode_asks_for_a_ten_thousandth():
     for factor, undone in ((0.99e-4, True), (1.01e-4, False)):
-        p = take(3, rprop(lambda x, factor=factor: (1.0 if x[0] == 1 else 1.0 - factor * 0.1, np.ones(1)), [1.0], lr=0.1, safe=True))
+        p = take(3, rprop(lambda x, factor=factor: (1.0 if x[0] == 1 else 1.0 - factor * 0.1, np.ones(1)),
+                          [1.0], lr=0.1, safe=True))
         assert p[2].undone is undone
     assert take(1, rprop(square, [1.0], safe=np.True_)) and take(1, rprop(square, [1.0], safe=np.False_))
 
@@ -1417,8 +1559,11 @@ def test_settings_are_cast_to_the_steps_type_once():
     model = [np.zeros(2, np.float32), np.zeros(1, np.float32)]
     assert spread('lr', [0.1, 0.2], model, np.float32).dtype == np.float32
     assert spread('lr', {'a': 0.1}, {'a': np.zeros(2)}, np.float64).tolist() == [0.1, 0.1]
-    p = take(3, rprop(lambda x: ((x * x).sum(), 2 * x), np.full(2, 3, np.float32), etas=(0.5, np.array([1.2, 1.3]))))
-    assert p[2].step.dtype == np.float32 and p[2].step.tolist() == [np.float32(0.03) * np.float32(1.2), np.float32(0.03) * np.float32(1.3)]
+    p = take(3, rprop(lambda x: ((x * x).sum(), 2 * x), np.full(2, 3, np.float32),
+                      etas=(0.5, np.array([1.2, 1.3]))))
+    assert (p[2].step.dtype == np.float32
+            and p[2].step.tolist() == [np.float32(0.03) * np.float32(1.2),
+                                       np.float32(0.03) * np.float32(1.3)])
 
 
 def test_cupy_arrays_are_recognised_by_the_name_of_their_module(monkeypatch):
@@ -1463,7 +1608,8 @@ def run_till_killed(path, die_at, variant, jac):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize('variant, jac, deaths', [('irprop+', 'True', (9, 20, 31)), ('rprop-', 'True', (2, 50)), ('irprop-', '2-point', (60,))])
+@pytest.mark.parametrize('variant, jac, deaths', [('irprop+', 'True', (9, 20, 31)),
+                                                  ('rprop-', 'True', (2, 50)), ('irprop-', '2-point', (60,))])
 def test_a_killed_run_goes_on_bit_for_bit(variant, jac, deaths, tmp_path):
     whole = run_to_the_end(tmp_path / 'whole', variant, jac)
     for die_at in deaths:
@@ -1488,26 +1634,34 @@ def test_more_steps_go_on_with_the_old_run(dtype, safe, tmp_path):
     for most in (7, 8, 31, 60):
         r = minimize(fun, x0, options=keep(tmp_path / 'run', maxiter=most, safe=safe))
     assert same(r.x['a'], whole.x['a']) and same(r.x['b'], whole.x['b']) and r.x['a'].dtype == dtype
-    assert (r.fun, r.nit, r.nfev, r.njev, r.message) == (whole.fun, whole.nit, whole.nfev, whole.njev, whole.message)
+    assert (r.fun, r.nit, r.nfev, r.njev, r.message) == (whole.fun, whole.nit, whole.nfev, whole.njev,
+                                                         whole.message)
 
 
 def test_what_the_stopping_rules_remember_is_kept(tmp_path):
     whole = minimize(rosenbrock().fun, [-1.2, 1.0], options={'window': 10, 'ftol': 0.3})
     for most in (3, 15, 10_000):
-        r = minimize(rosenbrock().fun, [-1.2, 1.0], options={'window': 10, 'ftol': 0.3, 'maxiter': most, 'checkpoint': str(tmp_path / 'run')})
-    assert (r.status, r.success, r.message, r.nit) == (whole.status, whole.success, whole.message, whole.nit) and r.status == 3
+        r = minimize(rosenbrock().fun, [-1.2, 1.0], options={'window': 10, 'ftol': 0.3, 'maxiter': most,
+                                                             'checkpoint': str(tmp_path / 'run')})
+    assert ((r.status, r.success, r.message, r.nit) == (whole.status, whole.success, whole.message, whole.nit)
+            and r.status == 3)
 
 
-@pytest.mark.parametrize('other', [dict(x0=[3.0, 4.5]), dict(x0=[3.0, 4.0, 5.0]), dict(x0=[[3.0, 4.0]]), dict(x0=np.array([3, 4], np.float32)), dict(variant='rprop-'),
-                                   dict(bounds=[(0, 9)] * 2), dict(lr=0.5), dict(etas=(0.4, 1.2)), dict(step_sizes=(1e-9, 1.0)), dict(safe=True), dict(x0=(np.array([3.0]), np.array([4.0])))], ids=str)
+@pytest.mark.parametrize('other', [dict(x0=[3.0, 4.5]), dict(x0=[3.0, 4.0, 5.0]), dict(x0=[[3.0, 4.0]]),
+                                   dict(x0=np.array([3, 4], np.float32)), dict(variant='rprop-'),
+                                   dict(bounds=[(0, 9)] * 2), dict(lr=0.5), dict(etas=(0.4, 1.2)),
+                                   dict(step_sizes=(1e-9, 1.0)), dict(safe=True),
+                                   dict(x0=(np.array([3.0]), np.array([4.0])))], ids=str)
 def test_a_file_of_another_problem_is_refused(other, tmp_path):
     path = tmp_path / 'run'
     minimize(square, [3.0, 4.0], options=keep(path, maxiter=5))
     before, calls = path.read_bytes(), []
     settings = {name: other[name] for name in ('variant', 'bounds') if name in other}
     more = {name: other[name] for name in ('lr', 'etas', 'step_sizes', 'safe') if name in other}
-    with pytest.raises(ValueError, match='belongs to another problem: the start, the bounds or the settings differ'):
-        minimize(lambda x: calls.append(1), other.get('x0', [3.0, 4.0]), options=keep(path, maxiter=9, **more), **settings)
+    with pytest.raises(ValueError,
+                       match='belongs to another problem: the start, the bounds or the settings differ'):
+        minimize(lambda x: calls.append(1), other.get('x0', [3.0, 4.0]),
+                 options=keep(path, maxiter=9, **more), **settings)
     assert not calls and path.read_bytes() == before
 
 
@@ -1518,7 +1672,9 @@ def test_a_file_of_another_function_is_refused(tmp_path):
     with pytest.raises(ValueError, match='belongs to another problem: its best point has error'):
         minimize(lambda x: ((x * x).sum() + 0.1, 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))
     assert path.read_bytes() == before
-    again = minimize(lambda x: ((x * x).sum() * (1 + 1e-12), 2 * x), [3.0, 4.0], options=keep(path, maxiter=9))  # the last digits of a parallel sum
+    # the last digits of a parallel sum
+    again = minimize(lambda x: ((x * x).sum() * (1 + 1e-12), 2 * x), [3.0, 4.0],
+                     options=keep(path, maxiter=9))
     assert again.nit == 9
 
 
@@ -1559,12 +1715,14 @@ def test_interrupts_and_errors_leave_a_file_to_go_on_from(tmp_path):
             with pytest.raises(ZeroDivisionError):
                 minimize(fun, [-1.2, 1.0], options=keep(path, checkpoint_every=1000))
         r = minimize(fun, [-1.2, 1.0], options=keep(path, maxiter=60))
-        assert r.x.tobytes() == whole.x.tobytes() and (r.nit, r.nfev) == (whole.nit, whole.nfev) and len(calls) == 1 + 1 + whole.nfev
+        assert (r.x.tobytes() == whole.x.tobytes() and (r.nit, r.nfev) == (whole.nit, whole.nfev)
+                and len(calls) == 1 + 1 + whole.nfev)
 
 
 def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr('rprop_lit.inside.loop.write_checkpoint', lambda path, mark, now, *rest: written.append(now.nit))
+    monkeypatch.setattr('rprop_lit.inside.loop.write_checkpoint',
+                        lambda path, mark, now, *rest: written.append(now.nit))
     for every, steps in ((5, [5, 10, 12]), (3, [3, 6, 9, 12]), (100, [12])):
         minimize(square, [3.0, 4.0], options=keep(tmp_path / 'run', checkpoint_every=every, maxiter=12))
         assert written == steps
@@ -1585,7 +1743,9 @@ def test_where_no_file_can_be_is_said_before_the_first_call(path):
 def test_a_callback_is_told_of_each_step_once_over_two_runs(tmp_path):
     told = []
     for most in (6, 11):
-        minimize(square, [3.0, 4.0], callback=lambda intermediate_result: told.append(intermediate_result.nit), options=keep(tmp_path / 'run', maxiter=most))
+        minimize(square, [3.0, 4.0],
+                 callback=lambda intermediate_result: told.append(intermediate_result.nit),
+                 options=keep(tmp_path / 'run', maxiter=most))
     assert told == list(range(1, 12))
 
 
@@ -1595,9 +1755,12 @@ def test_pictures_take_a_trace():
     trace = minimize(rosenbrock().fun, [-1.2, 1.0], options={'trace': True, 'maxiter': 60}).trace
 
     def drawn(ax):
-        return [line.get_xydata().tolist() for line in ax.get_lines()] + [np.ma.filled(image.get_array(), -1).tolist() for image in ax.get_images()]
-    for one, other in ((pictures.trace(trace), pictures.trace(trace.errors)), (pictures.heat(trace), pictures.heat(trace.steps)),
-                       (pictures.path(trace, rosenbrock().fun), pictures.path(trace.points, rosenbrock().fun, trace.undone))):
+        return ([line.get_xydata().tolist() for line in ax.get_lines()]
+                + [np.ma.filled(image.get_array(), -1).tolist() for image in ax.get_images()])
+    for one, other in ((pictures.trace(trace), pictures.trace(trace.errors)),
+                       (pictures.heat(trace), pictures.heat(trace.steps)),
+                       (pictures.path(trace, rosenbrock().fun),
+                        pictures.path(trace.points, rosenbrock().fun, trace.undone))):
         assert drawn(one) == drawn(other) != []
     plt.close('all')
 

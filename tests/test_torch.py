@@ -1,4 +1,5 @@
-"""Beside torch: the class equals torch.optim.Rprop bit for bit, on arrays and on tensors, and states travel both ways."""
+"""Beside torch: the class equals torch.optim.Rprop bit for bit, on arrays and on tensors,
+and states travel both ways."""
 import io
 
 import pytest
@@ -7,14 +8,17 @@ from streams import ETAS, bits
 from rprop_lit import Parameter, Rprop
 from rprop_lit.optim import to_torch
 
-torch = pytest.importorskip('torch', reason='torch is not installed: the comparison with torch.optim.Rprop is left out')
+torch = pytest.importorskip('torch', reason='torch is not installed: the comparison with torch.optim.Rprop '
+                                            'is left out')
 
-CASES = [dict(etas=etas) for etas in ETAS] + [dict(lr=100.0), dict(lr=0.0), dict(lr=0.5, step_sizes=(0.01, 0.3)), dict(maximize=True)]
+CASES = [dict(etas=etas) for etas in ETAS] + [dict(lr=100.0), dict(lr=0.0),
+                                              dict(lr=0.5, step_sizes=(0.01, 0.3)), dict(maximize=True)]
 SHAPES = [(), (7,), (3, 5), (0,)]
 
 
 def stream(shape, dtype, length, seed=0, odd=True):
-    "Gradients with flips, zeros, NaN, inf and -0.0, none so small that a product of two underflows; None now and then"
+    """Gradients with flips, zeros, NaN, inf and -0.0, none so small that a product of two underflows;
+    None now and then"""
     random = torch.Generator().manual_seed(seed)
     now = torch.randn(shape, dtype=dtype, generator=random)
     for k in range(length):
@@ -25,7 +29,8 @@ def stream(shape, dtype, length, seed=0, odd=True):
         g = now.clone()
         if odd and not dtype.is_complex:
             u = torch.rand(shape, generator=random)
-            for at, value in ((.05, 0.0), (.08, -0.0), (.09, float('nan')), (.10, float('inf')), (.11, float('-inf'))):
+            for at, value in ((.05, 0.0), (.08, -0.0), (.09, float('nan')), (.10, float('inf')),
+                              (.11, float('-inf'))):
                 g = torch.where((u < at) & (u >= at - .03), torch.tensor(value, dtype=dtype), g)
         yield None if k % 11 == 10 else g
 
@@ -68,7 +73,8 @@ def test_complex_and_strided(dtype):
         for optimizer in trio:
             optimizer.step()
         assert bits(theirs.detach().numpy()) == bits(tensor.detach().numpy()) == bits(ours.data)
-    assert bits(bases[0].numpy()) == bits(bases[1].numpy()) == bits(bases[2].numpy()) != bits(start((6, 8), dtype).numpy())
+    assert (bits(bases[0].numpy()) == bits(bases[1].numpy()) == bits(bases[2].numpy())
+            != bits(start((6, 8), dtype).numpy()))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
@@ -87,7 +93,8 @@ def test_transposed(dtype):
 def test_groups(dtype):
     "Several groups with etas, limits and first steps of their own, one of them climbing"
     def groups(ps):
-        return [dict(params=ps[:1]), dict(params=ps[1:3], etas=(0.3, 1.7), step_sizes=(1e-3, 0.5)), dict(params=ps[3:], lr=7.0, maximize=True)]
+        return [dict(params=ps[:1]), dict(params=ps[1:3], etas=(0.3, 1.7), step_sizes=(1e-3, 0.5)),
+                dict(params=ps[3:], lr=7.0, maximize=True)]
 
     shapes = [(3,), (2, 2), (), (4,)]
     theirs = [start(s, dtype).requires_grad_() for s in shapes]
@@ -107,8 +114,10 @@ def test_checkpoints_travel_both_ways(dtype):
     ours = Parameter(start((4, 3), dtype).numpy().copy())
     pair = torch.optim.Rprop([theirs], lr=0.3, etas=(0.4, 1.5)), Rprop([tensor]), Rprop([ours])
     ways = [lambda: [o.load_state_dict(pair[0].state_dict()) for o in pair[1:]],
-            lambda: [pair[0].load_state_dict(pair[1].state_dict()), pair[2].load_state_dict(pair[1].state_dict())],
-            lambda: [pair[0].load_state_dict(to_torch(pair[2].state_dict())), pair[1].load_state_dict(pair[2].state_dict())]]
+            lambda: [pair[0].load_state_dict(pair[1].state_dict()),
+                     pair[2].load_state_dict(pair[1].state_dict())],
+            lambda: [pair[0].load_state_dict(to_torch(pair[2].state_dict())),
+                     pair[1].load_state_dict(pair[2].state_dict())]]
     g = [g for g in stream((4, 3), dtype, 200) if g is not None]
     for k, gradient in enumerate(g):
         if k == 0:

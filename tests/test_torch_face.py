@@ -1,4 +1,5 @@
-"""The true optimizer of torch: what torch's schedulers, hooks, scalers, copies and its own table of inputs ask of it."""
+"""The true optimizer of torch: what torch's schedulers, hooks, scalers,
+copies and its own table of inputs ask of it."""
 import copy
 import io
 import pickle
@@ -8,7 +9,9 @@ import warnings
 import pytest
 from streams import bits
 
-torch = pytest.importorskip('torch', reason='torch is not installed: the optimizer that is a torch.optim.Optimizer is left out')
+torch = pytest.importorskip('torch',
+                            reason='torch is not installed: the optimizer that is a torch.optim.Optimizer is '
+                                   'left out')
 
 from rprop_lit import optim  # noqa: E402
 from rprop_lit.torch import Rprop  # noqa: E402
@@ -27,12 +30,14 @@ def walk(optimizer, params, length=40, seed=1, **how):
     for k in range(length):
         for i, p in enumerate(params):
             g = torch.randn(p.shape, dtype=p.dtype, generator=random) + (1 - 2 * (k // 6 % 2))
-            p.grad = None if (k + i) % 9 == 8 else torch.where(torch.rand(p.shape, generator=random) < .1, 0 * g, g)
+            p.grad = (None if (k + i) % 9 == 8
+                      else torch.where(torch.rand(p.shape, generator=random) < .1, 0 * g, g))
         optimizer.step(**how)
 
 
 def values(params):
-    return [bits(torch.view_as_real(p.detach()).numpy() if p.is_complex() else p.detach().numpy()) for p in params]
+    return [bits(torch.view_as_real(p.detach()).numpy() if p.is_complex() else p.detach().numpy())
+            for p in params]
 
 
 def pair(dtype=torch.float64, **settings):
@@ -42,13 +47,15 @@ def pair(dtype=torch.float64, **settings):
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-@pytest.mark.parametrize('settings', [{}, dict(lr=3.0), dict(etas=(.3, 1.7)), dict(step_sizes=(1e-3, .02)), dict(maximize=True), dict(foreach=True), dict(foreach=False)], ids=str)
+@pytest.mark.parametrize('settings', [{}, dict(lr=3.0), dict(etas=(.3, 1.7)), dict(step_sizes=(1e-3, .02)),
+                                      dict(maximize=True), dict(foreach=True), dict(foreach=False)], ids=str)
 def test_equal_to_torch_bit_for_bit(dtype, settings):
     ours, one, theirs, two = pair(dtype, **settings)
     walk(ours, one, 200)
     walk(theirs, two, 200)
     assert values(one) == values(two) != values(start(dtype))
-    assert [bits(m['step_size'].numpy()) for m in ours.state_dict()['state'].values()] == [bits(m['step_size'].numpy()) for m in theirs.state_dict()['state'].values()]
+    assert ([bits(m['step_size'].numpy()) for m in ours.state_dict()['state'].values()]
+            == [bits(m['step_size'].numpy()) for m in theirs.state_dict()['state'].values()])
 
 
 @pytest.mark.parametrize('variant', ['rprop-', 'irprop-', 'rprop+', 'irprop+'])
@@ -60,13 +67,16 @@ def test_a_step_is_one_of_our_own_class(variant):
         walk(ours, one, 1, seed=k, loss=loss)
         walk(plain, two, 1, seed=k, loss=loss)
         assert values(one) == values(two)
-    assert ours.param_groups[0]['loss'] == plain.param_groups[0]['loss'] == (4.0 if variant == 'irprop+' else float('inf'))
+    assert (ours.param_groups[0]['loss'] == plain.param_groups[0]['loss']
+            == (4.0 if variant == 'irprop+' else float('inf')))
 
 
 # torch's own table
 
 def table():
-    pytest.importorskip('expecttest', reason='expecttest is not installed: the table of inputs in torch.testing is left out')
+    pytest.importorskip('expecttest',
+                        reason='expecttest is not installed: the table of inputs in torch.testing is '
+                               'left out')
     from torch.testing._internal import common_optimizers
     return common_optimizers
 
@@ -96,7 +106,8 @@ def test_every_row_of_torchs_table_of_errors():
         else:
             assert error.type is wanted, given.desc
             # the messages are torch's, but for those about settings, which are ours and name the value
-            assert re.search(row.error_regex, str(error.value)) or 'lr' in str(error.value) or '(1.0, 0.5)' in str(error.value), given.desc
+            assert (re.search(row.error_regex, str(error.value)) or 'lr' in str(error.value)
+                    or '(1.0, 0.5)' in str(error.value)), given.desc
 
 
 # What torch's world asks for
@@ -104,7 +115,8 @@ def test_every_row_of_torchs_table_of_errors():
 def test_schedulers_run_and_change_nothing():
     ours, one, theirs, two = pair()
     for optimizer, params in ((ours, one), (theirs, two)):
-        schedulers = torch.optim.lr_scheduler.StepLR(optimizer, 5), torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 + k)
+        schedulers = (torch.optim.lr_scheduler.StepLR(optimizer, 5),
+                      torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 + k))
         for k in range(30):
             walk(optimizer, params, 1, seed=k)
             for scheduler in schedulers:
@@ -153,7 +165,8 @@ def test_hooks():
     optimizer.step(loss=1.0)
     saved = optimizer.state_dict()
     optimizer.load_state_dict(saved)
-    assert said == [('before', True), ('after', {'loss': 1.0}), 'saving', ['prev', 'step', 'step_size'], 'loaded']
+    assert said == [('before', True), ('after', {'loss': 1.0}), 'saving', ['prev', 'step', 'step_size'],
+                    'loaded']
     assert optimizer.state_dict()['state'][0]['step'] == 1
 
 
@@ -166,14 +179,16 @@ def test_a_scaler_of_gradients(scale):
         scaler.scale((w * torch.tensor([1.0, -1.0, 1.0]) * factor).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
-    assert w.tolist() == pytest.approx([-.22, .22, -.22]) and optimizer.state[w]['step'] == 2  # the step with inf was left out
+    # the step with inf was left out
+    assert w.tolist() == pytest.approx([-.22, .22, -.22]) and optimizer.state[w]['step'] == 2
 
 
 def test_averaged_models():
     torch.manual_seed(0)
     model, x = torch.nn.Linear(2, 1), torch.randn(16, 2)
     optimizer = Rprop(model.parameters())
-    averaged, scheduler, seen = torch.optim.swa_utils.AveragedModel(model), torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05), []
+    averaged, scheduler, seen = (torch.optim.swa_utils.AveragedModel(model),
+                                 torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05), [])
     for _ in range(10):
         optimizer.zero_grad()
         model(x).square().mean().backward()
@@ -181,7 +196,8 @@ def test_averaged_models():
         averaged.update_parameters(model)
         scheduler.step()
         seen.append(model.weight.detach().clone())
-    assert torch.allclose(averaged.module.weight, torch.stack(seen).mean(0))  # a running mean rounds otherwise
+    # a running mean rounds otherwise
+    assert torch.allclose(averaged.module.weight, torch.stack(seen).mean(0))
 
 
 def test_closures_and_losses():
@@ -260,7 +276,8 @@ def test_a_state_dict_is_loaded_with_weights_only():
     two = [p.detach().clone().requires_grad_() for p in one]
     fresh = Rprop([dict(params=two[:1]), dict(params=two[1:])])
     fresh.load_state_dict(torch.load(file, weights_only=True))
-    assert [g['variant'] for g in fresh.param_groups] == ['irprop+'] * 2 and fresh.param_groups[0]['loss'] == 1.5
+    assert ([g['variant'] for g in fresh.param_groups] == ['irprop+'] * 2
+            and fresh.param_groups[0]['loss'] == 1.5)
     walk(optimizer, one, 10, seed=3, loss=1.6)
     walk(fresh, two, 10, seed=3, loss=1.6)
     assert values(one) == values(two)
@@ -276,7 +293,9 @@ def test_a_state_that_does_not_fit_changes_nothing():
         with pytest.raises((KeyError, ValueError)):
             optimizer.load_state_dict(wrong)
         after = optimizer.state_dict()
-        assert after['param_groups'] == before['param_groups'] and all(torch.equal(after['state'][i]['step_size'], m['step_size']) for i, m in before['state'].items())
+        assert (after['param_groups'] == before['param_groups']
+                and all(torch.equal(after['state'][i]['step_size'], m['step_size'])
+                        for i, m in before['state'].items()))
 
 
 def test_the_state_is_live():
@@ -300,7 +319,8 @@ def test_groups_that_join_and_groups_that_are_refused():
         optimizer.add_param_group({'params': params[1], 'lr': .3, 'comment': 'torch lets this pass'})
         walk(optimizer, params[:2], 20)
     assert values(one) == values(two)
-    for wrong in ({'params': start()[2], 'etas': (2, 3)}, {'params': torch.ones(2, dtype=torch.int64)}, {'params': one[:1]}):
+    for wrong in ({'params': start()[2], 'etas': (2, 3)}, {'params': torch.ones(2, dtype=torch.int64)},
+                  {'params': one[:1]}):
         with pytest.raises((TypeError, ValueError)):
             ours.add_param_group(wrong)
         assert len(ours.param_groups) == 2
@@ -320,7 +340,8 @@ def test_names_appear_in_messages():
 
 def test_what_is_refused():
     w = torch.ones(2, requires_grad=True)
-    for settings, said in ((dict(differentiable=True), 'differentiable=True'), (dict(variant='adam'), 'adam'), (dict(lr=-1.0), 'lr=-1'), (dict(step_sizes=(2, 1)), r'\(2, 1\)')):
+    for settings, said in ((dict(differentiable=True), 'differentiable=True'), (dict(variant='adam'), 'adam'),
+                           (dict(lr=-1.0), 'lr=-1'), (dict(step_sizes=(2, 1)), r'\(2, 1\)')):
         with pytest.raises(ValueError, match=said):
             Rprop([w], **settings)
     assert Rprop([w], capturable=True, foreach=True).param_groups[0]['capturable'] is True

@@ -1,8 +1,9 @@
 """The walks of the live figures: surfaces, Rprop beside two others, and one sentence for each step.
 
-The rule is not here. It is `step_one`, from the book's own files rule.py and variants.py, which the page loads unchanged.
-Everything here needs the standard library alone, and only arithmetic that gives the same bits on every machine: sines are
-rounded to twelve digits, noise is a sum of uniform numbers, and no power has a broken exponent.
+The rule is not here. It is `step_one`, from the book's own files rule.py and variants.py, which the page
+loads unchanged. Everything here needs the standard library alone, and only arithmetic that gives the same
+bits on every machine: sines are rounded to twelve digits, noise is a sum of uniform numbers, and no power has
+a broken exponent.
 """
 import json
 import math
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from rprop_lit.variants import step_one
 
-DEFAULTS = dict(surface='bowl', condition=10.0, degrees=15.0, noise=1.0, start=None, variant='irprop-', lr=0.1, eta_minus=0.5, eta_plus=1.2,
+DEFAULTS = dict(surface='bowl', condition=10.0, degrees=15.0, noise=1.0, start=None, variant='irprop-',
+                lr=0.1, eta_minus=0.5, eta_plus=1.2,
                 floor=1e-6, steps=40, gd=None, adam=None, target=1e-6, relative=False, limit=0, grid=48)
 CEILING = 50.0
 
@@ -30,7 +32,8 @@ def bowl(condition, degrees):
 
     def across(w):
         a, b = c * w[0] - s * w[1], s * w[0] + c * w[1]
-        return a * a + condition * b * b, [c * (2 * a) + s * (2 * condition * b), c * (2 * condition * b) - s * (2 * a)]
+        return a * a + condition * b * b, [c * (2 * a) + s * (2 * condition * b),
+                                           c * (2 * condition * b) - s * (2 * a)]
 
     c, s = (round(f(math.radians(degrees)), 12) for f in (math.cos, math.sin))
     return across if degrees else along
@@ -49,7 +52,8 @@ def plateau(w):
 
 
 def noisy(fun, size, seed=0):
-    "The same surface with noise of standard deviation `size` in its gradient: twelve uniform numbers, minus 6"
+    """The same surface with noise of standard deviation `size` in its gradient:
+    twelve uniform numbers, minus 6"""
     source = random.Random(seed)
 
     def rough(w):
@@ -72,7 +76,8 @@ def surface(config):
 
 
 def rprop_walk(fun, start, config):
-    "Points, errors and moves of Rprop, by the book's own `step_one`; `needed` steps bring the error below the target"
+    """Points, errors and moves of Rprop, by the book's own `step_one`;
+    `needed` steps bring the error below the target"""
     w, states = list(start), [(0, config['lr'])] * len(start)
     settings = dict(etas=(config['eta_minus'], config['eta_plus']), step_sizes=(config['floor'], CEILING))
     points, errors, moves, needed = [], [], [], None
@@ -86,9 +91,11 @@ def rprop_walk(fun, start, config):
         if k >= config['steps'] and (needed is not None or k >= config['limit']):
             break
         old = states
-        dws, states = zip(*(step_one(config['variant'], slope, error, state, **settings) for slope, state in zip(g, states)))
+        dws, states = zip(*(step_one(config['variant'], slope, error, state, **settings)
+                            for slope, state in zip(g, states)))
         if k < config['steps']:
-            moves.append([dict(g=slope, sign=before[0], step=before[1], dw=dw, sign_after=after.sign, step_after=after.step)
+            moves.append([dict(g=slope, sign=before[0], step=before[1], dw=dw, sign_after=after.sign,
+                               step_after=after.step)
                           for slope, before, dw, after in zip(g, old, dws, states)])
         w = [x + dw for x, dw in zip(w, dws)]
     return dict(w=points, error=errors, moves=moves, needed=needed)
@@ -116,7 +123,8 @@ def adam(fun, start, rate, steps):
         mean = [0.9 * m + 0.1 * slope for m, slope in zip(mean, g)]
         square = [0.999 * v + 0.001 * (slope * slope) for v, slope in zip(square, g)]
         fade, fade_square = fade * 0.9, fade_square * 0.999
-        w = [x - rate * (m / (1 - fade)) / (math.sqrt(v / (1 - fade_square)) + 1e-8) for x, m, v in zip(w, mean, square)]
+        w = [x - rate * (m / (1 - fade)) / (math.sqrt(v / (1 - fade_square)) + 1e-8)
+             for x, m, v in zip(w, mean, square)]
     return dict(w=points, error=errors)
 
 
@@ -140,12 +148,14 @@ def told(name, move, eta_minus, error, before):
     g, old, new = move['g'], number(move['step']), number(move['step_after'])
     moves = f'{name} moves by {number(move["dw"], True)}'
     if not math.isfinite(error) and is_undone(move):
-        return f'The error is not a finite number: the step of {old} shrinks to {new}, and the last move of {name} is taken back.'
+        return (f'The error is not a finite number: the step of {old} shrinks to {new}, '
+                f'and the last move of {name} is taken back.')
     if is_flip(move):
         shrinks = 'is halved to' if eta_minus == 0.5 else 'shrinks to'
         kept = move['step_after'] == move['step']
         step = f'the step stays {new}' if kept else f'the step of {old} {shrinks} {new}'
-        why = '' if before is None else ', because the error rose' if error > before else ', because the error did not rise'
+        why = ('' if before is None else ', because the error rose' if error > before
+               else ', because the error did not rise')
         if is_undone(move):
             return f'The sign turned: {step}, and the last move of {name} is taken back{why}.'
         if move['sign_after'] == 0:
@@ -155,7 +165,8 @@ def told(name, move, eta_minus, error, before):
         return f'The gradient has no sign: the step stays {new}, and {name} stays.'
     if move['sign'] == 0:
         return f'No sign is remembered: the step stays {new}, and {moves}.'
-    grown = f'the step grows from {old} to {new}' if move['step_after'] > move['step'] else f'the step stays {new}, its limit'
+    grown = (f'the step grows from {old} to {new}' if move['step_after'] > move['step']
+             else f'the step stays {new}, its limit')
     return f'The sign repeats: {grown}, and {moves}.'
 
 
@@ -163,7 +174,8 @@ def sentence(k, run, config, names):
     "One sentence for each weight about step `k` of a run, counted from 1"
     asks = config['variant'] == 'irprop+' and k > 1
     before = run['error'][k - 2] if asks else None
-    return ' '.join(told(name, move, config['eta_minus'], run['error'][k - 1], before) for name, move in zip(names, run['moves'][k - 1]))
+    return ' '.join(told(name, move, config['eta_minus'], run['error'][k - 1], before)
+                    for name, move in zip(names, run['moves'][k - 1]))
 
 
 def ground(fun, window, n):
@@ -179,7 +191,8 @@ def ground(fun, window, n):
 def walk(config):
     "All that a figure draws for these settings"
     config = DEFAULTS | config
-    config['relative'] = config['surface'] == 'twin'  # the two errors differ in size, and are compared with their first ones
+    # the two errors differ in size, and are compared with their first ones
+    config['relative'] = config['surface'] == 'twin'
     functions, window, start = surface(config)
     start = [float(x) for x in config['start'] or start]
     names = ['w'] if len(window) == 1 else ['w₀', 'w₁']

@@ -61,8 +61,9 @@ class Limits(NamedTuple):
 
     def cut(self, part: slice) -> 'Limits':
         "The settings of a part of the weights"
-        rows = zip(self._fields, self[:4]) if self.rowwise else ()
-        return self._replace(**{name: row[part] for name, row in rows})
+        if not self.rowwise:
+            return self
+        return self._replace(**{name: row[part] for name, row in zip(self._fields, self[:4])})
 
 # %% ../../nbs/inside/20_arrays.ipynb #62299753
 def limits_of(settings: Settings, dtype: Any, shapes: list[tuple]) -> Limits:

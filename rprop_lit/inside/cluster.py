@@ -30,8 +30,9 @@ def checked(client: Any) -> Any:
 def check_connection(client: Any) -> None:
     "ConnectionError if the client is closed or its scheduler is gone"
     if client.status != 'running':
-        raise ConnectionError(f'the Dask client is {client.status}: it was closed, or its scheduler is gone. Make a new client and '
-                              'call full_batch again; a run with a checkpoint goes on from there')
+        raise ConnectionError(f'the Dask client is {client.status}: it was closed, or its scheduler is gone. '
+                              'Make a new client and call full_batch again; '
+                              'a run with a checkpoint goes on from there')
 
 # %% ../../nbs/inside/73_cluster.ipynb #332f6f1d
 def block_size(pieces: int, threads: int) -> int:
@@ -50,7 +51,8 @@ def on_worker(task: Callable, shared: Any, threads: int | None, w: Any, labels: 
 def _arrived(label: tuple, source: Any) -> Piece:
     "A piece on a worker: a file still to be opened, or data that is there"
     number, name, kind = label
-    return Piece(number, name, kind, source) if kind == 'file' else Piece(number, name, 'here', lambda: source)
+    return (Piece(number, name, kind, source) if kind == 'file'
+            else Piece(number, name, 'here', lambda: source))
 
 # %% ../../nbs/inside/73_cluster.ipynb #c2a4fc42
 PATIENCE = 60.0
@@ -81,12 +83,13 @@ def failure(future: Any, labels: list, sources: dict) -> BaseException:
         if getattr(sources[number], 'status', '') == 'error':
             return RuntimeError(f'piece {number} ({name}): {type(error).__name__}: {error}')
     if isinstance(error, KilledWorker):
-        return RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: every worker that computed them died, perhaps for want of memory: {error}')
+        return RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: every worker that computed them '
+                            f'died, perhaps for want of memory: {error}')
     return error
 
 # %% ../../nbs/inside/73_cluster.ipynb #d28b6864
 def sent(client: Any, value: Any, **where: Any) -> Any:
-    "The future of a value that is sent to workers; OSError if one of them leaves meanwhile, which the scheduler calls a KeyError"
+    "The future of a value sent to workers; OSError (to the scheduler, a KeyError) if one leaves meanwhile"
     try:
         return client.scatter([value], hash=False, **where)[0]
     except KeyError as error:
@@ -111,7 +114,8 @@ class Workers:
     threads : int or None
         BLAS threads of a task.
     """
-    def __init__(self, client: Any, task: Callable, shared: Any, data: Any, batch_size: int | None, threads: int | None) -> None:
+    def __init__(self, client: Any, task: Callable, shared: Any, data: Any, batch_size: int | None,
+                 threads: int | None) -> None:
         self.client, self.task, self.shared, self.threads = checked(client), task, shared, threads
         self.source = partial(pieces_of, data, batch_size)
         self.labels = [piece[:3] for piece in self.source()]
@@ -159,10 +163,11 @@ class Workers:
         return self.labels[number * self.size:(number + 1) * self.size]
 
     def submit(self, block: int, w: Any, addresses: list[str]) -> Any:
-        "The future of the task on one block; files are opened where they were opened before, as long as that worker lives"
+        "The future of the task on one block; files are opened where they were before, if that worker lives"
         labels = self.block(block)
         files = all(label[2] == 'file' for label in labels)
-        place = {'workers': [self.worker(labels[0][0], addresses)], 'allow_other_workers': True} if files else {}
+        place = ({'workers': [self.worker(labels[0][0], addresses)], 'allow_other_workers': True}
+                 if files else {})
         return self.client.submit(on_worker, self.task, self.common, self.threads, w, labels,
                                   *(self.sources[label[0]] for label in labels), pure=False, **place)
 
@@ -187,7 +192,7 @@ class Workers:
             raise
 
     def run(self, w: Any, tell: Callable[[int], Any]) -> list:
-        "The results of the task on all blocks, in their order; `tell(n)` is called when n more pieces are done"
+        "The results of the task on all blocks, in order; `tell(n)` is called when n more pieces are done"
         results: dict = {}
         blocks = range(-(-len(self.labels) // self.size))
         for more in reversed(range(ATTEMPTS)):
@@ -202,4 +207,5 @@ class Workers:
             if len(results) == len(blocks):
                 return [results[block] for block in blocks]
         left = self.block(next(block for block in blocks if block not in results))
-        raise RuntimeError(f'workers died in each of {ATTEMPTS} attempts at one evaluation; pieces {left[0][0]} to {left[-1][0]} were never finished')
+        raise RuntimeError(f'workers died in each of {ATTEMPTS} attempts at one evaluation; pieces '
+                           f'{left[0][0]} to {left[-1][0]} were never finished')

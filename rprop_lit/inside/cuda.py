@@ -49,7 +49,7 @@ struct W {
         const unsigned u = __float_as_uint(x), size = u & 0x7fffffff;
         const unsigned half = size > 0x7f800000 ? 0x7e00 : size >= 0x477ff000 ? 0x7c00  // NaN; too large
             : size >= 0x38800000 ? (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13
-            : __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000;  // subnormal: the sum rounds at 2**-24
+            : __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000;  // subnormal: rounds at 2**-24
         bits = (u >> 16 & 0x8000) | half;
     }
     __device__ operator float() const {
@@ -171,8 +171,9 @@ def call_type(kind: str, rows: int) -> np.dtype:
     return np.dtype([*fields, ('row', row, (rows,))], align=True)
 
 # %% ../../nbs/inside/50_cuda.ipynb #2f0c60b3
-def calls_for(kind: str, sizes: list[int], starts: list[int], most: int) -> list[tuple[list[int], np.ndarray]]:
-    "For arrays of these sizes that begin there in the rows: calls, and the numbers of their arrays; all but addresses and settings"
+def calls_for(kind: str, sizes: list[int], starts: list[int],
+              most: int) -> list[tuple[list[int], np.ndarray]]:
+    "Calls for arrays of such sizes and places in the rows, with their numbers; no addresses, no settings yet"
     length = 4096 if sum(sizes) >= 2**21 else 1024
     there, calls = [i for i, n in enumerate(sizes) if n], []
     for first in range(0, max(1, len(there)), most):  # a call without arrays still remembers the error
@@ -199,7 +200,8 @@ def kernel(kind: str, rows: int, device: int) -> Any:
     mine, known = int(cuda.Device(device).compute_capability), cuda.nvrtc.getSupportedArchs()
     program = cuda.nvrtc.createProgram(source(kind, rows), 'rprop.cu', [], [])
     try:
-        cuda.nvrtc.compileProgram(program, options(f'sm_{mine}' if mine in known else f'compute_{max(known)}'))
+        cuda.nvrtc.compileProgram(program,
+                                  options(f'sm_{mine}' if mine in known else f'compute_{max(known)}'))
         image = cuda.nvrtc.getCUBIN(program) if mine in known else cuda.nvrtc.getPTX(program)
     except cuda.nvrtc.NVRTCError as error:
         raise RuntimeError(f'NVRTC refused the kernel: {cuda.nvrtc.getProgramLog(program)}') from error
@@ -231,7 +233,7 @@ def addresses(arrays: list) -> list[int]:
 
 
 def all_whole(arrays: list) -> bool:
-    "Do the numbers of each array or tensor follow one another in memory, none of them negated or conjugated lazily?"
+    "Do the numbers of each array or tensor follow one another in memory, none negated or conjugated lazily?"
     if is_tensor(arrays[0] if arrays else None):
         return all([x.is_contiguous() and not x.is_neg() and not x.is_conj() for x in arrays])
     return all([x.flags.c_contiguous for x in arrays])
@@ -271,12 +273,12 @@ class DeviceLoss:
             self.value, self.ticket = cupy.full(1, before, np.float64), cupy.zeros(1, np.uint32)
 
     def places(self) -> list[int]:
-        "Where the error of this step lies, the last one, and the ticket; for one of the launches that read them"
+        "Where the error of this step, the last one and the ticket lie, for one launch that reads them"
         self.left -= 1
         return [address(x) for x in (self.error, self.value, self.ticket)]
 
     def read(self) -> float | None:
-        "The last error as a number, for which the caller has to wait; None while a graph is captured, when nobody may wait"
+        "The last error as a number, for which the caller waits; None in a capture, where nobody may wait"
         if Place(self.like).captured:
             return None
         with sys.modules['cupy'].cuda.Device(self.device) as device:
@@ -293,7 +295,8 @@ class Launcher:
         new = cuda.runtime.driverGetVersion() >= 12_010 and compiler >= (12, 1)
         most = MANY if new and int(cuda.Device(self.device).compute_capability) >= 70 else FEW
         self.calls = calls_for(self.kind, list(map(_size, ws)), plan.store.ends, most)
-        self.as_bytes = [call.view(f'V{call.itemsize}') for _, call in self.calls]  # CuPy asks what a structure holds, field by field
+        # CuPy asks what a structure holds, field by field
+        self.as_bytes = [call.view(f'V{call.itemsize}') for _, call in self.calls]
         self.bytes = np.array([_size(w) * w.itemsize for w in ws])
         self.blocks = 8 * cuda.Device(self.device).attributes['MultiProcessorCount']
 
@@ -302,7 +305,8 @@ class Launcher:
         place, loss = Place(ws[0]), flip.loss if isinstance(flip.loss, DeviceLoss) else None
         gs, at = self.found(ws, gs, place)
         places = [address(plan.sign), address(plan.step), *(loss.places() if loss else (0, 0, 0))]
-        how = [flip.forget, flip.undo, flip.retreat, plan.settings.maximize, loss is not None and '64' in str(loss.error.dtype), False]
+        how = [flip.forget, flip.undo, flip.retreat, plan.settings.maximize,
+               loss is not None and '64' in str(loss.error.dtype), False]
         with sys.modules['cupy'].cuda.Device(self.device):
             for (arrays, call), packed in zip(self.calls, self.as_bytes):
                 how[-1] = loss is not None and not loss.left and packed is self.as_bytes[-1]
@@ -314,7 +318,7 @@ class Launcher:
             _keep(plan, loss)
 
     def found(self, ws: list, gs: list, place: Place) -> tuple[list, np.ndarray]:
-        "Gradients that are whole and do not lie across their weights; and where they and the weights are, 0 for None"
+        "Gradients, whole and not across their weights; and where they and the weights are, 0 for None"
         there = [g for g in gs if g is not None]
         if not all_whole(there):
             gs = [g if g is None or all_whole([g]) else _copy(g, place) for g in gs]
@@ -368,7 +372,8 @@ def _ours(x: Any) -> bool:
 def _copy(g: Any, place: Place) -> Any:
     "A copy of a gradient without holes"
     if place.captured:
-        raise RuntimeError('a gradient with holes would be copied, and a CUDA graph would keep the copy: make it contiguous')
+        raise RuntimeError('a gradient with holes would be copied, and a CUDA graph would keep the copy: '
+                           'make it contiguous')
     if is_tensor(g):
         return g.resolve_conj().resolve_neg().clone(memory_format=sys.modules['torch'].contiguous_format)
     with g.device:
@@ -395,8 +400,8 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
     Raises
     ------
     ValueError, RuntimeError
-        An error that is missing, not finite at the first step, or on another GPU than the weights; an error that would have to
-        be read while a CUDA graph is captured.
+        An error that is missing, not finite at the first step, or on another GPU than the weights; an error
+        that would have to be read while a CUDA graph is captured.
     """
     settings = group.settings
     if variant_named(settings.variant).undo != 'if worse':
@@ -405,21 +410,25 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
     there, here = device_of(error), {device_of(ws[0]) for ws in weights}
     if there is not None and None not in here and there not in here:
         there_are = ', '.join(map(str, here))
-        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {there_are}: move it there, or pass loss=float(loss)')
+        raise ValueError(f'the error lies on GPU {there} and the weights on GPU {there_are}: move it there, '
+                         'or pass loss=float(loss)')
     captured = device_of(first) is not None and _ours(first) and Place(first).captured
     kernels = all(map(Cuda().fits, weights)) and not any(plan.limits.rowwise for plan in group.plans)
     if there is not None and here == {there} and kernels and _comparable(error, first):
         if captured and (group.device_loss is None or group.device_loss.device != there):
-            raise RuntimeError('the last error is not on the GPU yet: make one step with loss= on the GPU before the capture')
+            raise RuntimeError('the last error is not on the GPU yet: make one step with loss= on the GPU '
+                               'before the capture')
         return _compared_there(group, error, first, len(weights))
     if captured:
-        raise RuntimeError('a CUDA graph cannot contain an error that was read: pass loss= as an array on the GPU')
+        raise RuntimeError('a CUDA graph cannot contain an error that was read: pass loss= as an array on '
+                           'the GPU')
     return flip_for(settings.variant, read_loss(loss, settings.maximize), group.last_loss())
 
 # %% ../../nbs/inside/50_cuda.ipynb #6d90b6c0
 def _comparable(error: Any, w: Any) -> bool:
     "Can a kernel compare this error?"
-    return is_tensor(error) == is_tensor(w) and _size(error) == 1 and str(error.dtype).rpartition('.')[2] in ('float32', 'float64')
+    return (is_tensor(error) == is_tensor(w) and _size(error) == 1
+            and str(error.dtype).rpartition('.')[2] in ('float32', 'float64'))
 
 
 def _compared_there(group: Any, error: Any, w: Any, launches: int) -> Flip:
@@ -433,5 +442,5 @@ def _compared_there(group: Any, error: Any, w: Any, launches: int) -> Flip:
 def check_capture(weights: list[list], begun: bool) -> None:
     "RuntimeError if a CUDA graph is captured and the memory of a parameter would have to begin inside of it"
     if not begun and any(_ours(ws[0]) and Place(ws[0]).captured for ws in weights):
-        raise RuntimeError('the first step of a parameter makes its memory, and a CUDA graph would make it anew at each replay: '
-                           'make one step before the capture')
+        raise RuntimeError('the first step of a parameter makes its memory, and a CUDA graph would make it '
+                           'anew at each replay: make one step before the capture')

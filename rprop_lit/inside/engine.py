@@ -21,7 +21,8 @@ from .groups import Group, check_fits
 from .memory import Memory, Store, beside, named, reals
 from .parameters import check_apart, finite, gone_wrong, gradient, held, kinds, tensors_of
 from .parameters import weights, writable
-from .rows import LONG, PART, Uninterrupted, bundles, clear, parts, pieces, runs, step_bundle, together
+from .rows import LONG, PART, Uninterrupted, bundles, clear, parts, pieces, runs
+from .rows import step_bundle, together
 from .settings import Settings
 from ..rule import State, is_tensor, namespace, update_all
 from ..variants import Flip, retreat

@@ -18,7 +18,10 @@ default: Any = SimpleNamespace(xp=np, dtype=np.float32, rng=np.random.default_rn
 
 
 def floats(data: Any, dtype: Any = None) -> Any:
-    "`data` as an array of floats: an array is shared and keeps its type, a list takes the default's"
+    """`data` as an array of floats: an array is shared and keeps its type, a list takes the default's.
+
+    With a `dtype`, both take that. A TypeError refuses other numbers.
+    """
     xp, kind = (namespace(data), data.dtype) if hasattr(data, 'dtype') else (default.xp, default.dtype)
     data = xp.asarray(data, dtype=kind if dtype is None else dtype)
     if 'float' not in str(data.dtype):
@@ -27,7 +30,7 @@ def floats(data: Any, dtype: Any = None) -> Any:
 
 # %% ../../nbs/inside/30_floats.ipynb #cf1b33ee
 def constant(x: Any, like: Any) -> Any:
-    "A number as it is; anything else as an array of the library and the type of `like`"
+    "The number `x` as it is, anything else as an array in the manner of `like`; TypeError if it is not real"
     if type(x) in (int, float):
         return x
     x = namespace(like).asarray(x)
@@ -46,6 +49,6 @@ def fit(g: Any, like: Any) -> Any:
 
 # %% ../../nbs/inside/30_floats.ipynb #b0dfb926
 def scatter(out: Any, index: Any, g: Any) -> Any:
-    "Add each element of `g` to the place in `out` that the index names, as often as it names it"
+    "Add each element of `g` to the place in `out` that `index` names, as often as it names it"
     namespace(out).add.at(out, index, g)
     return out

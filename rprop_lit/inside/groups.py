@@ -69,6 +69,8 @@ class Group(dict):
         What to call them.
     settings : Settings
         For all of them.
+    **more
+        Further entries of the dict, which are kept as they are.
 
     Raises
     ------

@@ -259,7 +259,7 @@ def read_memory(saved: Any, w: Any, label: str) -> dict:
 
 # %% ../../nbs/inside/35_memory.ipynb #6bdfd6d5
 def to_torch(state_dict: dict) -> dict:
-    "A copy of a state dict with tensors for its arrays, as torch.optim.Rprop loads it; needs torch"
+    "A copy of `state_dict` with tensors for its arrays, as torch.optim.Rprop loads it; needs torch"
     import torch
 
     state = {i: {key: torch.tensor(float(on_host(value)), device='cpu') if key == 'step'

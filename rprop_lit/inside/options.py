@@ -42,7 +42,12 @@ HOLDS = {'<=': operator.le, '<': operator.lt, '>=': operator.ge}
 
 # %% ../../nbs/inside/66_options.ipynb #66a00007
 class Options(TypedDict, total=False):
-    "What `options` of `minimize` may hold; None stands for the default"
+    """What `options` of `minimize` may hold; None stands for the default.
+
+    To stop: `gtol`, `xtol`, `ftol`, `maxiter`, `maxfev`, `max_time`, `target`, `window`. To walk: `lr`,
+    `etas`, `step_sizes`, `safe`. To keep: `trace`, `checkpoint`, `checkpoint_every`.
+    The docstring of `minimize` says what each does.
+    """
 
     gtol: float | None
     xtol: float | None
@@ -73,7 +78,8 @@ DEFAULTS: dict[str, Any] = {
 # %% ../../nbs/inside/66_options.ipynb #66a00009
 def _is_whole(value: Any) -> bool:
     "Is this a whole number from 1 to 2**31 - 1?"
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value < 2**31  # type: ignore[return-value]
+    return (isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            and 1 <= value < 2**31)  # type: ignore[return-value]
 
 
 def _is_path(value: Any) -> bool:

@@ -53,6 +53,13 @@ class Parameter:
     ------
     TypeError, ValueError
         For arrays of integers, and for read-only arrays.
+
+    Examples
+    --------
+    >>> w = np.array([3.0, -2.0])
+    >>> p = Parameter(w)
+    >>> p.data is w, p.grad is None
+    (True, True)
     """
     def __init__(self, data: Any, dtype: Any = None) -> None:
         if is_tensor(data) and data.requires_grad:
@@ -233,7 +240,7 @@ class Row(Parameter):
 
     @property
     def grad(self) -> Any:  # type: ignore[override]
-        "The gradients of all, in one row"
+        "The gradients of all, in one row; ValueError if one of them, or the weights, was replaced"
         if self.data is not self.rows[0]:
             raise ValueError('the Row was given other weights, which its parameters do not see: '
                              'write into the old ones, row.data[...] = w')

@@ -100,7 +100,7 @@ class Trace:
         self._rows.append(copy.deepcopy(intermediate_result))
 
     def extend(self, points: Iterable[Point]) -> None:
-        "Append points, as those that a checkpoint kept"
+        "Append `points`, as those that a checkpoint kept"
         self._rows.extend(points)
 
     def __len__(self) -> int:
@@ -152,7 +152,10 @@ class Trace:
         }
 
     def plot(self, ax: Any = None, **style: Any) -> Any:
-        "Draw the error at each point on a logarithmic scale, on `ax` or on a new figure; returns the axes"
+        """Draw the error at each point on a logarithmic scale, on `ax` or on a new figure; returns the axes.
+
+        `style` goes to matplotlib's `plot`.
+        """
         pictures = importlib.import_module('rprop_lit.pictures')  # matplotlib is loaded by who draws
         return pictures.trace(self.errors, ax=ax, **style)
 

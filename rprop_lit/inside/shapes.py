@@ -44,7 +44,8 @@ def _shape_of(rows: Any) -> tuple | None:
     if not isinstance(rows, (list, tuple)):
         return ()
     shapes = {_shape_of(row) for row in rows}
-    return None if len(shapes) > 1 or None in shapes else (len(rows), *(shapes.pop() if shapes else ()))  # type: ignore[misc]
+    return (None if len(shapes) > 1 or None in shapes
+            else (len(rows), *(shapes.pop() if shapes else ())))  # type: ignore[misc]
 
 def _is_tree(x0: Any) -> bool:
     "Is this a structure of arrays, and not one array?"

@@ -1,7 +1,8 @@
 """Torch's CPU tensors that pass for CUDA tensors of the emulated device.
 
-Their memory is announced to the driver, so CuPy's kernels may work on it. What torch itself computes with them runs at once, but
-only after all that waits in torch's current stream, as it would on a GPU. As torch does, it refuses to mix them with tensors on the host.
+Their memory is announced to the driver, so CuPy's kernels may work on it. What torch itself computes with
+them runs at once, but only after all that waits in torch's current stream, as it would on a GPU. As torch
+does, it refuses to mix them with tensors on the host.
 """
 import ctypes
 from collections import deque
@@ -12,10 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 DRIVER = ctypes.CDLL('libcuda.so.1')
 DRIVER.emu_adopt.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-LOOKS = {'data_ptr', 'is_contiguous', 'is_neg', 'is_conj', 'numel', 'size', 'stride', 'dim', 'element_size', 'is_floating_point', 'is_complex',
-         'storage_offset', 'untyped_storage', 'requires_grad_', 'is_inference', '__get__', '__set__', 'detach', '__hash__', '_version'}
-MIXES = {'copy_', '__setitem__', '__set__', 'to', 'cpu'}  # what torch lets a tensor of the host and one of a GPU do together
-CAPTURED = {'view', 'reshape', '__getitem__', 'view_as_real', 'as_strided', 'contiguous', 'resolve_conj', 'resolve_neg', 'is_same_size'}
+LOOKS = {'data_ptr', 'is_contiguous', 'is_neg', 'is_conj', 'numel', 'size', 'stride', 'dim', 'element_size',
+         'is_floating_point', 'is_complex', 'storage_offset', 'untyped_storage', 'requires_grad_',
+         'is_inference', '__get__', '__set__', 'detach', '__hash__', '_version'}
+# what torch lets a tensor of the host and one of a GPU do together
+MIXES = {'copy_', '__setitem__', '__set__', 'to', 'cpu'}
+CAPTURED = {'view', 'reshape', '__getitem__', 'view_as_real', 'as_strided', 'contiguous', 'resolve_conj',
+            'resolve_neg', 'is_same_size'}
 
 
 class Stream:
@@ -25,7 +29,8 @@ class Stream:
 
 
 CURRENT = [Stream(0)]
-HELD = deque(maxlen=1000)  # torch's memory pool lets queued work finish before it gives memory to others; here it lives a while longer
+# torch's memory pool lets queued work finish before it gives memory to others; here it lives a while longer
+HELD = deque(maxlen=1000)
 
 
 def flat(values):
@@ -48,7 +53,8 @@ class Disguised(torch.Tensor):
         tensors = list(flat([*args, *kwargs.values()]))
         on_host = [t for t in tensors if not isinstance(t, Disguised) and t.dim()]
         if on_host and name not in MIXES:
-            raise RuntimeError(f'Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! ({name})')
+            raise RuntimeError('Expected all tensors to be on the same device, but found at least two '
+                               f'devices, cuda:0 and cpu! ({name})')
         if name not in LOOKS:
             pointer = CURRENT[0].cuda_stream
             if pointer > 2 and runtime.streamIsCapturing(pointer):
@@ -80,12 +86,15 @@ class Factories(TorchFunctionMode):
     "What is made with device='cuda', or moved there, is disguised"
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        places = [x for x in (*args[1:], kwargs.get('device')) if isinstance(x, (str, torch.device)) and 'cuda' in str(x)]
+        places = [x for x in (*args[1:], kwargs.get('device'))
+                  if isinstance(x, (str, torch.device)) and 'cuda' in str(x)]
         if not places:
             return function(*args, **kwargs)
         kwargs.pop('device', None)
-        args = [x for k, x in enumerate(args) if not (k and isinstance(x, (str, torch.device)) and 'cuda' in str(x))]
-        if getattr(function, '__name__', '') == 'cuda' or (getattr(function, '__name__', '') == 'to' and len(args) < 2 and not kwargs):
+        args = [x for k, x in enumerate(args)
+                if not (k and isinstance(x, (str, torch.device)) and 'cuda' in str(x))]
+        if (getattr(function, '__name__', '') == 'cuda'
+                or (getattr(function, '__name__', '') == 'to' and len(args) < 2 and not kwargs)):
             return disguised(args[0].clone())
         return disguised(function(*args, **kwargs))
 

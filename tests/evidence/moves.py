@@ -1,4 +1,5 @@
-"""Ways to move weights, all called alike: `move = rprop(w, 'irprop-')`, then `move(loss, gradient)` moves `w` in place."""
+"""Ways to move weights, all called alike: `move = rprop(w, 'irprop-')`, then `move(loss,
+gradient)` moves `w` in place."""
 import numpy as np
 from common import definitions
 

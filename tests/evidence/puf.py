@@ -3,8 +3,8 @@
     python tests/evidence/puf.py          # goes on where puf.json ends; takes about an hour of one core
     python tests/evidence/puf.py anew     # from the beginning
 
-The simulation, the loss and its gradient are the functions that chapter 80 shows. Every attack has a device, challenges and a start of its own,
-drawn from its number; all methods get the same ones.
+The simulation, the loss and its gradient are the functions that chapter 80 shows. Every attack has a device,
+challenges and a start of its own, drawn from its number; all methods get the same ones.
 """
 import sys
 from pathlib import Path
@@ -24,24 +24,32 @@ FILE = HERE / 'puf.json'
 
 CHALLENGES = {2: 3000, 3: 6000, 4: 12_000}
 BUDGET, LOOK, ENOUGH = 2400, 20, 0.95
-STAGES = {2: (30,), 3: (30,), 4: (5, 10, 20, 30)}  # attacks; the long rows grow together, so that the file is fair whenever it ends
-RIVALS = [('Adam', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)] + [('L-BFGS-B', None)] + [('momentum', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)]
-PARTS = [('Adam, beta2 = 0.9', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0)] + [('fixed steps', rate) for rate in (0.003, 0.01, 0.03, 0.1)]
+# attacks; the long rows grow together, so that the file is fair whenever it ends
+STAGES = {2: (30,), 3: (30,), 4: (5, 10, 20, 30)}
+RIVALS = ([('Adam', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)] + [('L-BFGS-B', None)]
+          + [('momentum', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)])
+PARTS = ([('Adam, beta2 = 0.9', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0)]
+         + [('fixed steps', rate) for rate in (0.003, 0.01, 0.03, 0.1)])
 RPROPS = [(variant, None) for variant in VARIANTS]
-SOME = [('irprop-', None), ('irprop+', None), ('Adam', 0.03), ('Adam', 0.1), ('Adam', 0.3), ('momentum', 0.1), ('momentum', 0.3), ('L-BFGS-B', None)]
+SOME = [('irprop-', None), ('irprop+', None), ('Adam', 0.03), ('Adam', 0.1), ('Adam', 0.3), ('momentum', 0.1),
+        ('momentum', 0.3), ('L-BFGS-B', None)]
 SCALED = [*RPROPS, ('Adam', 0.3), ('Adam', 1.0), ('momentum', 0.3), ('L-BFGS-B', None)]
-COUNTS = {2: (250, 500, 1000, 2000, 4000, 8000, 16_000), 3: (1000, 2000, 4000, 8000, 16_000, 32_000), 4: (4000, 8000, 12_000, 16_000, 32_000)}
+COUNTS = {2: (250, 500, 1000, 2000, 4000, 8000, 16_000), 3: (1000, 2000, 4000, 8000, 16_000, 32_000),
+          4: (4000, 8000, 12_000, 16_000, 32_000)}
 DEVICES, RESTARTS, LEARN = 5, 5, {2: 400, 3: 400, 4: 1200}
-MOVES = {**{v: lambda w, _, v=v: rprop(w, v) for v in VARIANTS}, 'Adam': adam, 'momentum': momentum, 'fixed steps': fixed,
+MOVES = {**{v: lambda w, _, v=v: rprop(w, v) for v in VARIANTS}, 'Adam': adam, 'momentum': momentum,
+         'fixed steps': fixed,
          'Adam, beta2 = 0.9': lambda w, rate: adam(w, rate, beta=0.9)}
 
 
 def attack(method, setting, w, known, fresh, budget, scale=1.0):
-    "Gradients until 95 % of the fresh answers are right, None if they do not suffice; and the gradients that were used"
+    """Gradients until 95 % of the fresh answers are right, None if they do not suffice;
+    and the gradients that were used"""
     if method == 'L-BFGS-B':
         return lbfgs(w, known, fresh, budget, scale)
     move = MOVES[method](w, setting)
-    with np.errstate(all='ignore'):  # a rate that is too large may overflow; the attack then has failed, and ends
+    # a rate that is too large may overflow; the attack then has failed, and ends
+    with np.errstate(all='ignore'):
         for n in range(1, budget + 1):
             loss, g = loss_and_gradient(w, *known)
             if not np.isfinite(loss):
@@ -71,7 +79,8 @@ def lbfgs(w, known, fresh, budget, scale=1.0):
         if right(flat.reshape(w.shape), *fresh) >= ENOUGH:
             raise StopIteration
     try:
-        end = scipy.optimize.minimize(fun, w.ravel().astype(float), jac=True, method='L-BFGS-B', callback=look,
+        end = scipy.optimize.minimize(fun, w.ravel().astype(float), jac=True, method='L-BFGS-B',
+                                      callback=look,
                                       options={'ftol': 0, 'gtol': 0, 'maxiter': 10**6, 'maxfun': 10**6})
     except Spent:
         return None, used
@@ -80,7 +89,8 @@ def lbfgs(w, known, fresh, budget, scale=1.0):
 
 def attacks(row, starts):
     "The row of a method with all attacks up to a number: those that are in it already, and new ones"
-    k, scale, first, solved, used = row['k'], row.get('loss times', 1), row.get('start times', 1), row.get('solved', []), row.get('used', [])
+    k, scale, first, solved, used = (row['k'], row.get('loss times', 1), row.get('start times', 1),
+                                     row.get('solved', []), row.get('used', []))
     for number in range(len(used), starts):
         w, known, fresh = draw(k, CHALLENGES[k], np.random.default_rng([k, number]))
         found = attack(row['method'], row['setting'], w * w.dtype.type(first), known, fresh, BUDGET, scale)
@@ -140,12 +150,15 @@ def main(anew):
     "Make what is not there yet, and write the file after each row"
     results = (None if anew else read(FILE)) or {}
     head = {'made': made('numpy', 'scipy'), 'settings': {
-        'challenges': {str(k): n for k, n in CHALLENGES.items()}, 'budget': BUDGET, 'look': LOOK, 'enough': ENOUGH, 'devices': DEVICES,
+        'challenges': {str(k): n for k, n in CHALLENGES.items()}, 'budget': BUDGET, 'look': LOOK,
+        'enough': ENOUGH, 'devices': DEVICES,
         'restarts': RESTARTS, 'learn': {str(k): n for k, n in LEARN.items()}}}
-    parts = {part: {line(name): None for p, name, _ in jobs() if p == part} for part in ('race', 'scaled', 'small', 'curve')}
+    parts = {part: {line(name): None for p, name, _ in jobs() if p == part}
+             for part in ('race', 'scaled', 'small', 'curve')}
     for part, rows in parts.items():
         for row in results.get(part, []):
-            rows[line({key: value for key, value in row.items() if key not in ('solved', 'used', 'errors')})] = row
+            rows[line({key: value for key, value in row.items()
+                       if key not in ('solved', 'used', 'errors')})] = row
     for part, name, starts in jobs():
         row = parts[part][line(name)]
         parts[part][line(name)] = finished(name, row, starts)

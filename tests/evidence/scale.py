@@ -1,10 +1,12 @@
-"""Twenty million rows on one machine and on two workers, and what streaming and workers cost: tests/evidence/scale.json.
+"""Twenty million rows on one machine and on two workers, and what streaming and workers cost:
+tests/evidence/scale.json.
 
     python tests/evidence/scale.py          # everything; needs 4 GB of disk, which are given back
     python tests/evidence/scale.py large    # only the large fit
     python tests/evidence/scale.py cost     # only the costs
 
-The functions are those that chapter 70 shows. Runs that are compared take turns, and the median of each is kept.
+The functions are those that chapter 70 shows. Runs that are compared take turns, and the median of each is
+kept.
 """
 import json
 import os
@@ -39,7 +41,8 @@ def generate(folder, rows, seed=0):
     X = np.lib.format.open_memmap(folder / 'X.npy', 'w+', np.float32, (rows, COLUMNS))
     y = np.lib.format.open_memmap(folder / 'y.npy', 'w+', np.float32, (rows,))
     for start in range(0, rows, 200_000):
-        X[start:start + 200_000] = part = random.standard_normal((min(200_000, rows - start), COLUMNS), dtype=np.float32)
+        X[start:start + 200_000] = part = random.standard_normal((min(200_000, rows - start), COLUMNS),
+                                                                 dtype=np.float32)
         noise = random.logistic(size=len(part))
         y[start:start + 200_000] = np.where(part @ truth + noise > 0, 1, -1)
     X.flush()
@@ -59,8 +62,10 @@ def fit(folder, client=None):
     r = minimize(f, np.zeros(COLUMNS), options=OPTIONS)
     seconds = time.perf_counter() - start
     workers = sorted(client.run(peak).values()) if client else []
-    return {'where': f'{len(workers)} workers' if client else 'one machine', 'pieces': f.pieces, 'evaluations': r.nfev, 'error': r.fun,
-            'seconds an evaluation': round(seconds / r.nfev, 2), 'peak MB': peak(), 'peak MB of workers': workers, 'weights': [x.hex() for x in r.x]}
+    return {'where': f'{len(workers)} workers' if client else 'one machine', 'pieces': f.pieces,
+            'evaluations': r.nfev, 'error': r.fun,
+            'seconds an evaluation': round(seconds / r.nfev, 2), 'peak MB': peak(),
+            'peak MB of workers': workers, 'weights': [x.hex() for x in r.x]}
 
 
 def large():
@@ -73,7 +78,9 @@ def large():
         generate(folder, ROWS)
         print(f'generated in {time.perf_counter() - start:.0f} s', flush=True)
         size = sum(path.stat().st_size for path in folder.iterdir())
-        runs = [json.loads(subprocess.run([sys.executable, __file__, where, str(folder)], check=True, capture_output=True, text=True).stdout) for where in ('alone', 'workers')]
+        runs = [json.loads(subprocess.run([sys.executable, __file__, where, str(folder)], check=True,
+                                          capture_output=True, text=True).stdout)
+                for where in ('alone', 'workers')]
     finally:
         shutil.rmtree(folder)
     return {'rows': ROWS, 'columns': COLUMNS, 'bytes': size, 'steps': STEPS, 'runs': runs}
@@ -104,24 +111,31 @@ def streaming(count=9):
     "One pass over a file in pieces against one pass in memory"
     from threadpoolctl import threadpool_limits
     folder, random = Path(tempfile.mkdtemp()), np.random.default_rng(0)
-    X, y = random.standard_normal((40_000, 50), dtype=np.float32), random.standard_normal(40_000, dtype=np.float32)
+    X, y = (random.standard_normal((40_000, 50), dtype=np.float32),
+            random.standard_normal(40_000, dtype=np.float32))
     np.save(folder / 'X.npy', X)
     np.save(folder / 'y.npy', y)
-    w = [random.standard_normal((50, 256), dtype=np.float32) / 7, random.standard_normal(256, dtype=np.float32) / 16]
+    w = [random.standard_normal((50, 256), dtype=np.float32) / 7,
+         random.standard_normal(256, dtype=np.float32) / 16]
     files = full_batch(net, (folder / 'X.npy', folder / 'y.npy'), batch_size=5_000, threads=1)
     cut = [(X[i:i + 5_000], y[i:i + 5_000]) for i in range(0, len(X), 5_000)]
     with threadpool_limits(1, 'blas'):
-        found = turns({'in memory, at once': lambda: net(w, (X, y)), 'in memory, in pieces': lambda: [net(w, piece) for piece in cut], 'from a file, in pieces': lambda: files(w)}, count)
+        found = turns({'in memory, at once': lambda: net(w, (X, y)),
+                       'in memory, in pieces': lambda: [net(w, piece) for piece in cut],
+                       'from a file, in pieces': lambda: files(w)}, count)
     shutil.rmtree(folder)
-    return [{'pass': name, 'seconds': round(wall, 4), 'processor seconds': round(cpu, 4)} for name, (wall, cpu) in found.items()]
+    return [{'pass': name, 'seconds': round(wall, 4), 'processor seconds': round(cpu, 4)}
+            for name, (wall, cpu) in found.items()]
 
 
 def speedup(count=9):
     "Evaluations on one worker and on two, of pieces that take long to compute"
     from distributed import Client, LocalCluster
     random = np.random.default_rng(0)
-    X, y = random.standard_normal((320_000, 50), dtype=np.float32), random.standard_normal(320_000, dtype=np.float32)
-    w = [random.standard_normal((50, 64), dtype=np.float32) / 7, random.standard_normal(64, dtype=np.float32) / 8]
+    X, y = (random.standard_normal((320_000, 50), dtype=np.float32),
+            random.standard_normal(320_000, dtype=np.float32))
+    w = [random.standard_normal((50, 64), dtype=np.float32) / 7,
+         random.standard_normal(64, dtype=np.float32) / 8]
     functions, held = {}, []
     for workers in (1, 2):
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
@@ -142,7 +156,8 @@ def nothing(w, piece):
 def overhead(count=7):
     "Seconds of an evaluation in which nothing is computed, for several numbers of blocks and of weights"
     from distributed import Client, LocalCluster
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with (LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+          Client(cluster) as client):
         ways = {}
         for blocks, weights in ((8, 50), (64, 50), (512, 50), (8, 100_000), (8, 1_000_000)):
             f = full_batch(nothing, list(range(blocks)), client=client)
@@ -150,7 +165,8 @@ def overhead(count=7):
             ways[blocks, weights] = lambda f=f, w=np.zeros(weights): f(w)
             ways[blocks, weights]()
         found = turns(ways, count)
-    return [{'blocks': blocks, 'weights': weights, 'seconds': round(wall, 4)} for (blocks, weights), (wall, _) in found.items()]
+    return [{'blocks': blocks, 'weights': weights, 'seconds': round(wall, 4)}
+            for (blocks, weights), (wall, _) in found.items()]
 
 
 def main(words):
@@ -158,17 +174,21 @@ def main(words):
         return print(json.dumps(fit(Path(words[1]))))
     if words[:1] == ['workers']:
         from distributed import Client, LocalCluster
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        with (LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+              Client(cluster) as client):
             return print(json.dumps(fit(Path(words[1]), client)))
     path = HERE / 'scale.json'
     results = read(path) or {}
-    results['made'] = made('numpy', 'dask', 'distributed', 'threadpoolctl') | {'hardware': f'{processor()}, {os.cpu_count()} cores, shared with other work'}
-    results['made']['command'] = '; '.join(f'python tests/evidence/scale.py {part}' for part in ('large', 'cost'))
+    results['made'] = (made('numpy', 'dask', 'distributed', 'threadpoolctl')
+                       | {'hardware': f'{processor()}, {os.cpu_count()} cores, shared with other work'})
+    results['made']['command'] = '; '.join(f'python tests/evidence/scale.py {part}'
+                                           for part in ('large', 'cost'))
     if words != ['cost']:
         results['large'] = large()
         write(path, results)
     if words != ['large']:
-        results |= {'load': round(os.getloadavg()[0], 1), 'streaming': streaming(), 'workers': speedup(), 'overhead': overhead()}
+        results |= {'load': round(os.getloadavg()[0], 1), 'streaming': streaming(), 'workers': speedup(),
+                    'overhead': overhead()}
         write(path, results)
     print(json.dumps({key: value for key, value in results.items() if key != 'large'}, indent=1))
 

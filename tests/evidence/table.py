@@ -1,9 +1,11 @@
-"""Eleven tasks, seven ways to spend gradients: the lowest losses after 100, 400 and 1,600 of them, into table.json.
+"""Eleven tasks, seven ways to spend gradients: the lowest losses after 100, 400 and 1,600 of them, into
+table.json.
 
     python tests/evidence/table.py          # goes on where table.json ends; takes about an hour of one core
     python tests/evidence/table.py anew     # from the beginning
 
-All gradients are full batch, in double precision, and by hand, in NumPy. Rprop runs at its defaults; Adam and gradient descent get a grid of rates.
+All gradients are full batch, in double precision, and by hand, in NumPy. Rprop runs at its defaults; Adam and
+gradient descent get a grid of rates.
 """
 import sys
 from pathlib import Path
@@ -25,8 +27,10 @@ FILE = HERE / 'table.json'
 
 STAGES, MARKS = (4, 10), (100, 400, 1600)  # seeds; all rows grow together
 ADAM = (0.001, 0.003, 0.01, 0.03, 0.1)
-DESCENT = {'net': (1e-4, 1e-3, 1e-2, 1e-1, 1.0), 'raw': (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}  # rates; the second one for tasks of very unequal units
-SCIPY = {'L-BFGS-B': {'ftol': 0, 'gtol': 0, 'maxfun': 10**6, 'maxiter': 10**6}, 'CG': {'gtol': 0, 'maxiter': 10**6},
+# rates; the second one for tasks of very unequal units
+DESCENT = {'net': (1e-4, 1e-3, 1e-2, 1e-1, 1.0), 'raw': (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
+SCIPY = {'L-BFGS-B': {'ftol': 0, 'gtol': 0, 'maxfun': 10**6, 'maxiter': 10**6},
+         'CG': {'gtol': 0, 'maxiter': 10**6},
          'TNC': {'ftol': 0, 'gtol': 0, 'xtol': 0, 'maxfun': 10**6}}
 
 
@@ -35,7 +39,8 @@ SCIPY = {'L-BFGS-B': {'ftol': 0, 'gtol': 0, 'maxfun': 10**6, 'maxiter': 10**6}, 
 def logistic(score, y):
     "Mean logistic loss of answers -1 and 1, and its slope"
     e = np.exp(-np.abs(y * score))
-    return (np.log1p(e) - np.minimum(y * score, 0)).mean(), -y * np.where(y * score > 0, e, 1) / (1 + e) / len(y)
+    return ((np.log1p(e) - np.minimum(y * score, 0)).mean(),
+            -y * np.where(y * score > 0, e, 1) / (1 + e) / len(y))
 
 
 def ninth(score, y):
@@ -153,7 +158,9 @@ def sums(count=100, length=30):
 
 def recurrent(w, units, x, y):
     "Mean squared miss of a recurrent tanh network, and its gradient back through time"
-    enter, stay, (leave, constant) = layers(w, (2, units))[0], w[3 * units:][:units**2].reshape(units, units), layers(w[(3 + units) * units:], (units, 1))[0]
+    enter, stay, (leave, constant) = (layers(w, (2, units))[0],
+                                      w[3 * units:][:units**2].reshape(units, units),
+                                      layers(w[(3 + units) * units:], (units, 1))[0])
     outs, came = [np.zeros((x.shape[1], units))], x @ enter[0] + enter[1]
     for row in came:
         outs.append(np.tanh(row + outs[-1] @ stay))
@@ -163,7 +170,8 @@ def recurrent(w, units, x, y):
     for t in reversed(range(len(x))):
         deltas[t] = delta * (1 - outs[t + 1] ** 2)
         delta = deltas[t] @ stay.T
-    parts = (np.tensordot(x, deltas, ((0, 1), (0, 1))), deltas.sum(axis=(0, 1)), np.tensordot(np.stack(outs[:-1]), deltas, ((0, 1), (0, 1))), outs[-1].T @ end, end.sum())
+    parts = (np.tensordot(x, deltas, ((0, 1), (0, 1))), deltas.sum(axis=(0, 1)),
+             np.tensordot(np.stack(outs[:-1]), deltas, ((0, 1), (0, 1))), outs[-1].T @ end, end.sum())
     return miss @ miss / len(y), np.concatenate([np.ravel(part) for part in parts])
 
 
@@ -176,7 +184,8 @@ def adding(seed, units=12):
 # Others: a seed draws the start, and for the bowl its axes
 
 def process(w, squares, y):
-    "Negative log-likelihood of a Gaussian process a row, and its gradient: logarithms of one length a feature, of signal and noise"
+    """Negative log-likelihood of a Gaussian process a row, and its gradient:
+    logarithms of one length a feature, of signal and noise"""
     lengths, signal, noise = np.exp(2 * w[:-2]), np.exp(2 * w[-2]), np.exp(2 * w[-1])
     smooth = signal * np.exp(-np.tensordot(1 / lengths, squares, 1) / 2)
     try:
@@ -188,7 +197,8 @@ def process(w, squares, y):
     loss = y @ a / 2 + np.log(np.diag(root)).sum() + len(y) / 2 * np.log(2 * np.pi)
     change = (inverse - np.outer(a, a)) / 2
     shares = np.tensordot(squares, change * smooth, 2) / lengths
-    return loss / len(y), np.array([*shares, 2 * (change * smooth).sum(), 2 * noise * np.trace(change)]) / len(y)
+    return (loss / len(y), np.array([*shares, 2 * (change * smooth).sum(), 2 * noise * np.trace(change)])
+            / len(y))
 
 
 def gauss(seed):
@@ -232,7 +242,8 @@ class Spent(Exception):
 
 
 def by_scipy(method, fun, w, budget):
-    "The lowest loss so far after each gradient of a method of SciPy's, without tolerances; where it gives up, the last one stays"
+    """The lowest loss so far after each gradient of a method of SciPy's, without tolerances;
+    where it gives up, the last one stays"""
     lowest = []
     def counted(at):
         if len(lowest) == budget:
@@ -250,35 +261,45 @@ def by_scipy(method, fun, w, budget):
 def lowest(task, method, setting, seed):
     "The lowest losses at the marks"
     fun, w = TASKS[task](seed)
-    with np.errstate(all='ignore'):  # a rate that is too large may overflow; what was reached before that counts
-        path = by_scipy(method, fun, w, MARKS[-1]) if method in SCIPY else spend(fun, w, MOVES[method](w, setting), MARKS[-1])
+    # a rate that is too large may overflow; what was reached before that counts
+    with np.errstate(all='ignore'):
+        path = (by_scipy(method, fun, w, MARKS[-1]) if method in SCIPY
+                else spend(fun, w, MOVES[method](w, setting), MARKS[-1]))
     return [float(f'{path[mark - 1]:.4g}') for mark in MARKS]
 
 
 def methods(task):
     "The columns for a task: methods and their settings"
     rates = DESCENT['raw' if TASKS[task] in (cancer, diabetes, wine, rosenbrock, bowl) else 'net']
-    return [*((v, None) for v in VARIANTS), *(('Adam', r) for r in ADAM), *((m, None) for m in SCIPY), *(('momentum', r) for r in rates)]
+    return [*((v, None) for v in VARIANTS), *(('Adam', r) for r in ADAM), *((m, None) for m in SCIPY),
+            *(('momentum', r) for r in rates)]
 
 
 def grown(row, seeds):
-    "A row with the lowest losses of all seeds up to a number, for each mark: those that are in it already, and new ones"
+    """A row with the lowest losses of all seeds up to a number, for each mark:
+    those that are in it already, and new ones"""
     old = row.get('losses', {str(mark): [] for mark in MARKS})
-    new = [lowest(row['task'], row['method'], row['setting'], seed) for seed in range(len(old[str(MARKS[0])]), seeds)]
-    return {**row, 'losses': {mark: [*found, *(losses[i] for losses in new)] for i, (mark, found) in enumerate(old.items())}}
+    new = [lowest(row['task'], row['method'], row['setting'], seed)
+           for seed in range(len(old[str(MARKS[0])]), seeds)]
+    return {**row, 'losses': {mark: [*found, *(losses[i] for losses in new)]
+                              for i, (mark, found) in enumerate(old.items())}}
 
 
 def main(anew):
     "Make what is not there yet, and write the file after each row"
-    names = [{'task': task, 'method': method, 'setting': setting} for task in TASKS for method, setting in methods(task)]
+    names = [{'task': task, 'method': method, 'setting': setting} for task in TASKS
+             for method, setting in methods(task)]
     old = ((None if anew else read(FILE)) or {'rows': []})['rows']
     rows = {line(name): next((row for row in old if name.items() <= row.items()), name) for name in names}
-    head = {'made': made('numpy', 'scipy', 'scikit-learn'), 'settings': {'marks': list(MARKS), 'adam': list(ADAM), 'descent': {k: list(r) for k, r in DESCENT.items()}}}
+    head = {'made': made('numpy', 'scipy', 'scikit-learn'),
+            'settings': {'marks': list(MARKS), 'adam': list(ADAM),
+                         'descent': {k: list(r) for k, r in DESCENT.items()}}}
     for stage in STAGES:
         for name, row in rows.items():
             rows[name] = grown(row, stage)
             if rows[name] != row:
-                print(name, {mark: np.median(found) for mark, found in rows[name]['losses'].items()}, flush=True)
+                print(name, {mark: np.median(found) for mark, found in rows[name]['losses'].items()},
+                      flush=True)
                 write(FILE, {**head, 'rows': [row for row in rows.values() if 'losses' in row]})
 
 

@@ -152,11 +152,13 @@ FAULTS = {
         'state.sign',
     ),
     'two variants change names': (
-        'test_conformance.py::test_update_walks_every_trace',
-        'variants:',
-        "VARIANTS = {'rprop-': Variant(forget=False, undo='never'), 'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), 'irprop+': Variant(forget=True, undo='if worse')}",
-        "VARIANTS = {'rprop-': Variant(forget=True, undo='never'), 'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), 'irprop+': Variant(forget=True, undo='if worse')}",
-    ),
+        'test_conformance.py::test_update_walks_every_trace', 'variants:',
+        "VARIANTS = {'rprop-': Variant(forget=False, undo='never'), "
+        "'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), "
+        "'irprop+': Variant(forget=True, undo='if worse')}",
+        "VARIANTS = {'rprop-': Variant(forget=True, undo='never'), "
+        "'irprop-': Variant(forget=True, undo='never'), 'rprop+': Variant(forget=True, undo='always'), "
+        "'irprop+': Variant(forget=True, undo='if worse')}"),
     'the error of `maximize` not turned round': (
         'test_optim.py::test_maximize_is_minimizing_the_opposite',
         'variants:read_loss',
@@ -182,7 +184,7 @@ FAULTS = {
         'value)',
     ),
     'an old error is compared': (
-        'test_replaced.py::test_an_error_from_before_a_change_of_variant_is_not_compared',
+        'test_rule.py::test_an_error_from_before_a_change_of_variant_is_not_compared',
         'variants:flip_for',
         "Flip(forget, undo == 'always')",
         "Flip(forget, undo == 'always', loss=before)",
