@@ -1,8 +1,8 @@
 """Scripts put together from the pages alone, as a reader would: imports, then cells as they stand there,
 run outside the tree.
 
-What else a reader tries has tests of its own: the packages in `.ci/steps/packages`, which installs from the source
-distribution, and a chapter that is saved in Jupyter and cleaned in test_in_step.py.
+What else a reader tries has tests of its own: the packages in `.ci/steps/packages`, which installs from the
+source distribution, and a chapter that is saved in Jupyter and cleaned in test_in_step.py.
 """
 import json
 import os
@@ -32,8 +32,9 @@ def run(tmp_path, imports, page, *starts, end):
     script = tmp_path / 'script.py'
     script.write_text('\n\n'.join([imports, *cells(page, *starts), f'print({end})']), encoding='utf-8')
     env = {key: value for key, value in os.environ.items() if not key.startswith('COV')}
-    done = subprocess.run([sys.executable, '-W', 'error', script], cwd=tmp_path, capture_output=True, text=True,
-                          env=env | {'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'agg'}, timeout=120)
+    env |= {'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'agg'}
+    done = subprocess.run([sys.executable, '-W', 'error', script], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [path.name for path in tmp_path.iterdir()] == ['script.py']
     return done.stdout
@@ -55,22 +56,25 @@ def test_optax_with_jit(tmp_path):
 
 
 def test_gradients_by_differences(tmp_path):
-    said = run(tmp_path, '', 'use/65_gradients.ipynb', 'import numpy as np', 'def error(p', 'found = {}', 'def by_hand',
-               "('2-point', '3-point', 'cs')", end='sorted(rows)')
+    said = run(tmp_path, '', 'use/65_gradients.ipynb', 'import numpy as np', 'def error(p', 'found = {}',
+               'def by_hand', "('2-point', '3-point', 'cs')", end='sorted(rows)')
     assert said == "['2-point', '3-point', 'cs']\n"
 
 
 def test_scipys_own_call_with_a_gradient_by_differences(tmp_path):
     pytest.importorskip('scipy', reason='SciPy is not installed: its own call was not tried')
-    said = run(tmp_path, 'import scipy.optimize\nfrom rprop_lit import scipy_method\n'
-               'r = scipy.optimize.minimize(lambda x: ((x - [1.0, 20.0])**4).sum(), [3.0, 0.0], jac="3-point", '
-               'method=scipy_method)', 'use/35_solver.ipynb', end='r.success, abs(r.x - [1, 20]).max() < 0.05')
+    script = ('import scipy.optimize\nfrom rprop_lit import scipy_method\n'
+              'r = scipy.optimize.minimize(lambda x: ((x - [1.0, 20.0])**4).sum(), [3.0, 0.0], '
+              'jac="3-point", method=scipy_method)')
+    said = run(tmp_path, script, 'use/35_solver.ipynb', end='r.success, abs(r.x - [1, 20]).max() < 0.05')
     assert said == 'True True\n'
 
 
 def test_pandas_from_a_trace(tmp_path):
     pytest.importorskip('pandas', reason='pandas is not installed: no trace was made a table')
-    said = run(tmp_path, 'import pandas\nfrom rprop_lit import rprop\nfrom rprop_lit.problems import rosenbrock\n'
-               'from rprop_lit.solver import Trace', 'inside/67_results.ipynb', 'trace = Trace()',
-               end='len(pandas.DataFrame(trace.to_dict())), list(columns) == list(pandas.DataFrame(trace.to_dict()))')
+    imports = ('import pandas\nfrom rprop_lit import rprop\nfrom rprop_lit.problems import rosenbrock\n'
+               'from rprop_lit.solver import Trace')
+    table = 'pandas.DataFrame(trace.to_dict())'
+    said = run(tmp_path, imports, 'inside/67_results.ipynb', 'trace = Trace()',
+               end=f'len({table}), list(columns) == list({table})')
     assert said == '60 True\n'
