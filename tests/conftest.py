@@ -21,6 +21,11 @@ def path(request):
     config.backend = before
 
 
+def pytest_collection_modifyitems(items):
+    "Chapters first: they take seconds each, and the tests that are left for the end should be short ones"
+    items.sort(key=lambda item: item.path.stem != 'test_notebooks')
+
+
 def pytest_terminal_summary(terminalreporter):
     "One line for each reason to skip, with the number of tests; `-rs` shows them one by one"
     reasons = Counter(report.longrepr[2].removeprefix('Skipped: ')
