@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-# before NumPy is imported, here and in what the tests start: one test runs on each core, and BLAS's threads that wait
-# for each other there took a chapter ten times as long
+# before NumPy is imported, here and in what the tests start: one test runs on each core, and BLAS's threads
+# that wait for each other there took a chapter ten times as long
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 from rprop_lit.inside.config import config  # noqa: E402
