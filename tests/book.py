@@ -178,7 +178,8 @@ def main(args):
         sys.path.insert(0, str(ROOT))
         return execute(Path(args[1]))
     tidy()  # the chapters import what the chapters export
-    env = dict(os.environ, PYTHONHASHSEED='0', MPLBACKEND='agg', PYTHONWARNINGS='ignore::DeprecationWarning')
+    env = dict(os.environ, PYTHONHASHSEED='0', MPLBACKEND='agg', PYTHONWARNINGS='ignore::DeprecationWarning',
+               OPENBLAS_NUM_THREADS='1')  # as in the tests
     for path in [Path(a).resolve() for a in args] or notebooks():
         print(path.relative_to(ROOT), flush=True)
         done = subprocess.run([sys.executable, __file__, ONE, str(path)], env=env)

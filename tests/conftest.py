@@ -1,9 +1,14 @@
 """What several test files need from pytest."""
+import os
 from collections import Counter
 
 import pytest
 
-from rprop_lit.inside.config import config
+# before NumPy is imported, here and in what the tests start: one test runs on each core, and BLAS's threads
+# that wait for each other there took a chapter ten times as long
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
+from rprop_lit.inside.config import config  # noqa: E402
 
 
 @pytest.fixture(params=['numpy', 'numba'])
@@ -14,6 +19,11 @@ def path(request):
     before, config.backend = config.backend, request.param
     yield request.param
     config.backend = before
+
+
+def pytest_collection_modifyitems(items):
+    "Chapters first: they take seconds each, and the tests that are left for the end should be short ones"
+    items.sort(key=lambda item: item.path.stem != 'test_notebooks')
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -37,6 +37,8 @@ INTERRUPTS = '''
 import random, signal, sys, threading, time
 import numpy as np
 from rprop_lit import Parameter, Rprop, config
+from rprop_lit.inside import engine, rows
+engine.PART = rows.PART = 50_000  # two threads for few weights, so that 3000 steps take little time
 # a shell starts programs in the background with SIGINT ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)
 backend, dtype, n, trials = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -48,7 +50,7 @@ def interrupt():
     pick = random.Random(0)
     while True:
         begin.acquire()
-        time.sleep(pick.random() * pick.choice([0, 1e-4, 1e-3]))
+        time.sleep(pick.random() * pick.choice([0, 1e-5, 1e-4]))
         signal.pthread_kill(main, signal.SIGINT)
 threading.Thread(target=interrupt, daemon=True).start()
 made, caught, during = 0, 0, 0
@@ -61,7 +63,7 @@ for _ in range(trials):
         optimizer.step()
         done = True
         while True:
-            time.sleep(1)
+            time.sleep(1e-3)  # short: a signal on the way into it is answered when it is over
     except KeyboardInterrupt:
         caught += 1
         during += not done
@@ -79,7 +81,7 @@ print('whole', during > 0)
 
 
 @pytest.mark.parametrize('backend, dtype, n, trials',
-                         [('numpy', 'float32', 1_000_000, 3000), ('numba', 'float32', 1_000_000, 3000),
+                         [('numpy', 'float32', 100_000, 3000), ('numba', 'float32', 100_000, 3000),
                           ('numpy', 'longdouble', 20_000, 3000), ('numpy', 'float32', 10, 3000)])
 def test_three_thousand_interrupts_in_a_row(backend, dtype, n, trials):
     if backend == 'numba':
@@ -200,7 +202,7 @@ def test_a_reader_that_is_in_the_way_on_windows(tmp_path, monkeypatch, failures)
     monkeypatch.setattr(files.time, 'sleep', naps.append)
     if failures == 3:
         optimizer.save(path)
-        assert path.read_bytes() != old and len(naps) == 3 and naps == sorted(naps)
+        assert path.read_bytes() != old and len(naps) == 3 and naps == sorted(naps) and sum(naps) < 0.1
     else:
         with pytest.raises(PermissionError):
             optimizer.save(path)

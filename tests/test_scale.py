@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from streams import bits
 
-from rprop_lit import Parameter, Rprop, minimize
+from rprop_lit import Parameter, Rprop, minimize, scale
 from rprop_lit.inside import cluster, pieces
 from rprop_lit.inside.pieces import PIECE_BYTES, pieces_of, rows_of
 from rprop_lit.scale import Manner, Sum, _block_sum, added, full_batch, tree_sum
@@ -456,6 +456,20 @@ def test_threads_without_threadpoolctl(monkeypatch):
     with pytest.raises(ImportError, match=r"threads=1 needs threadpoolctl: pip install 'rprop_lit\[dask\]'"):
         full_batch(least_squares, data(), threads=1)(np.zeros(5))
     pieces.limit_blas(1, needed=False)()
+
+
+@pytest.mark.parametrize('threads', [None, 3])
+@pytest.mark.parametrize('mean, progress', [(True, False), (False, True)])
+def test_what_is_handed_to_workers(monkeypatch, mean, progress, threads):
+    handed = []
+    monkeypatch.setattr(scale, 'checked', lambda client: f'checked {client}')
+    monkeypatch.setattr(scale, 'Workers', lambda *what: handed.append(what) or 'workers')
+    f = full_batch(least_squares, data(), batch_size=10, client='a client', accumulate='float32',
+                   threads=threads, mean=mean, progress=progress)
+    (client, _, manner, given, size, count), = handed
+    assert (client, size, count) == ('checked a client', 10, threads or 1) and len(given) == len(data())
+    assert tuple(manner) == (least_squares, np.dtype('float32'), mean)
+    assert (f.runner, f.mean, f.progress) == ('workers', mean, progress)
 
 
 # ---- CuPy, as far as it can be had without a GPU
