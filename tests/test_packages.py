@@ -74,7 +74,8 @@ def test_no_skip_for_want_of_a_library_goes_unseen():
     for path in sorted((ROOT / 'tests').glob('*.py')):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith('importorskip'):
-                reason = next((word.value for word in node.keywords if word.arg == 'reason'), ast.Constant(''))
+                reason = next((word.value for word in node.keywords if word.arg == 'reason'),
+                              ast.Constant(''))
                 if ast.unparse(reason) == "f'{NAMES[library]} is not installed'":
                     continue  # as test_site names them
                 reason = ast.literal_eval(reason)
