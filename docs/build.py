@@ -43,7 +43,9 @@ SERVED = {  # what of the npm packages the site serves
     'pyodide/pyodide-lock.json': 'pyodide/pyodide-lock.json',
 }
 PHONE, TABLET = 358, 480  # pixels that a table has there
-NO_DOCS = 'skip_procs = add_show_docs,exec_show_docs,clean_show_doc,add_links,mv_exports,add_fold'  # done here: docs/reference.py, docs/chapters.py
+LETTER = {'th': 8, 'td': 7}  # pixels of a letter in a phone's table, if it is a wide one
+# what docs/reference.py and docs/chapters.py do here
+NO_DOCS = 'skip_procs = add_show_docs,exec_show_docs,clean_show_doc,add_links,mv_exports,add_fold'
 
 
 def settings():
@@ -151,7 +153,8 @@ def track(parts):
     "A list of the chapters of a track, for the landing page"
     lines = []
     for part in parts:
-        found = [f'- {{doc}}`/{part}/{path.stem}`' for path in chapters.notebooks() if path.parent.name == part]
+        own = [path.stem for path in chapters.notebooks() if path.parent.name == part]
+        found = [f'- {{doc}}`/{part}/{stem}`' for stem in own]
         lines += [*([f'**{chapters.PARTS[part]}**\n'] if len(parts) > 1 else []), *found, '']
     return '\n'.join(lines)
 
@@ -191,27 +194,33 @@ def sources():
 
 
 def labelled(html):
-    """A page whose wide tables can be shown as blocks: each number carries the name of its column, each table a class for its width.
+    """A page whose wide tables can be shown as blocks: a number has its column's name, the table a class.
 
-    The width is that of the longest words, in pixels of the smallest type; docs/_static/site.css says what happens where there is less room.
+    The width is that of the longest words, in pixels; docs/_static/site.css says what happens with less room.
     """
     def plain(text):
         return unescape(re.sub(r'<[^>]+>', '', text)).strip()
 
+    def words(text):
+        return re.split(r'\s|(?<=\w-)(?=\w)', text)
+
     def mark(match):
-        rows = [re.findall(r'<(t[hd])\b([^>]*)>(.*?)</\1>', row, re.S) for row in re.findall(r'<tr\b.*?</tr>', match[0], re.S)]
-        longest = [max(len(word) for _, _, text in column for word in re.split(r'\s|(?<=\w-)(?=\w)', plain(text))) for column in zip(*rows)]
-        need = 7 * sum(longest) + 9 * len(longest)
+        rows = [re.findall(r'<(t[hd])\b[^>]*>(.*?)</\1>', row, re.S)
+                for row in re.findall(r'<tr\b.*?</tr>', match[0], re.S)]
+        widths = [max(LETTER[tag] * len(word) for tag, text in column for word in words(plain(text)))
+                  for column in zip(*rows)]
+        need = sum(widths) + 9 * len(widths)
         if need <= PHONE:
             return match[0]
-        names = [plain(text) for _, _, text in rows[0]]
+        names = [plain(text) for _, text in rows[0]]
 
         def row(match):
             cells = iter(names)
             return re.sub(r'<td\b', lambda _: f'<td data-label="{escape(next(cells), quote=True)}"', match[0])
 
         body = re.sub(r'<tr\b.*?</tr>', row, match[0], flags=re.S)
-        return body.replace('<table class="table"', f'<table class="table {"wide" if need <= TABLET else "wider"}"', 1)
+        kind = 'wide' if need <= TABLET else 'wider'
+        return body.replace('<table class="table"', f'<table class="table {kind}"', 1)
 
     return re.sub(r'<table class="table".*?</table>', mark, html, flags=re.S)
 

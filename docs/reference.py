@@ -15,7 +15,8 @@ PACKAGE = ROOT / 'rprop_lit'
 # the papers of an algorithm, a paragraph of its own at the end of a docstring
 SOURCE = re.compile(r'^Sources?:\s*((?:.+\n?)+)', re.M)
 
-EXAMPLE = re.compile(r'^Examples\n-{8}\n((?:.+\n?|\n(?=>>>))+)', re.M)  # up to an empty line that no further example follows
+# up to an empty line that no further example follows
+EXAMPLE = re.compile(r'^Examples\n-{8}\n((?:.+\n?|\n(?=>>>))+)', re.M)
 
 
 class Entry(NamedTuple):
@@ -78,10 +79,11 @@ def definitions(body):
 
 
 def public_methods(node, nodes):
-    "Methods of a class that a user calls, those of its bases in the same module included; a setter is no method of its own"
+    "Methods of a class that a user calls, those of its bases in the module included; no setters"
     if not isinstance(node, ast.ClassDef):  # what a function defines within is its own affair
         return ()
-    own = {m.name: m for m in reversed(node.body) if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
+    own = {m.name: m for m in reversed(node.body)
+           if isinstance(m, ast.FunctionDef) and not m.name.startswith('_')}
     found = dict(reversed(own.items()))
     for base in node.bases:
         if isinstance(nodes.get(getattr(base, 'id', None)), ast.ClassDef):
@@ -134,7 +136,8 @@ def signature(node):
         if init is not None:
             return signature(init)
         fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and not f.target.id.startswith('_')]
-        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '') for f in fields]
+        return [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else '')
+                for f in fields]
     a = node.args
     positional = a.posonlyargs + a.args
     pairs = (list(zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults))
@@ -181,7 +184,8 @@ def unsaid(node):
 def raised(node):
     "The errors that a function, or the `__init__` of a class, raises by name in its own lines"
     if isinstance(node, ast.ClassDef):
-        node = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), ast.Pass())
+        inits = [m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__']
+        node = inits[0] if inits else ast.Pass()
     found, inner = set(), list(ast.iter_child_nodes(node))
     while inner:
         part = inner.pop()
@@ -221,20 +225,26 @@ def table(head, rows):
     return ':::{container} params\n' + '\n'.join('| ' + ' | '.join(row) + ' |' for row in lines) + '\n:::\n'
 
 
+def head_of(node, name, returns):
+    "The first line of a function that is called `name`, with air around the defaults"
+    bare = ast.FunctionDef(name, node.args, [ast.Pass()], [], returns, lineno=0, type_params=[])
+    head = ast.unparse(bare).split('\n')[0].removesuffix(':')
+    for arg, annotation, default in signature(node):
+        if annotation and default:
+            head = head.replace(f'{arg}: {annotation}={default}', f'{arg}: {annotation} = {default}')
+    return head
+
+
 def call(entry, node):
     "How it is called, as a block of code"
     if isinstance(node, ast.FunctionDef):
-        head = ast.unparse(ast.FunctionDef(node.name, node.args, [ast.Pass()], [], node.returns, lineno=0,
-                                           type_params=[]))
-        return fit(short(head.split('\n')[0].removesuffix(':')))
+        return fit(short(head_of(node, node.name, node.returns)))
     if isinstance(node, ast.ClassDef):
         init = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
         if init is None:
             fields = (' = '.join(filter(None, (name, default))) for name, _, default in signature(node))
             return fit(f"class {node.name}({', '.join(fields)})")
-        head = ast.unparse(ast.FunctionDef('x', init.args, [ast.Pass()], [], None, lineno=0,
-                                           type_params=[])).split('\n')[0]
-        return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head).removesuffix(':')))
+        return fit(short(f'class {node.name}' + re.sub(r'^def x\(self(, )?', '(', head_of(init, 'x', None))))
     return ast.unparse(node)
 
 
@@ -281,7 +291,8 @@ def body(node):
         rows = [[code(r.return_name), cell(r.type_name or ''), cell(r.description or '')] for r in returns]
         parts += ['**Returns**', table(['name', 'type', 'what it is'], rows)]
     if doc.raises:
-        parts += ['**Errors**', table(['error', 'when'], [[code(r.type_name), cell(r.description or '')] for r in doc.raises])]
+        rows = [[code(r.type_name), cell(r.description or '')] for r in doc.raises]
+        parts += ['**Errors**', table(['error', 'when'], rows)]
     if example_of(node):
         parts += ['**Example**', f'```pycon\n{example_of(node)}\n```']
     if source_of(node):

@@ -1,4 +1,5 @@
-"""Rprop, the book that runs: resilient backpropagation, exact to the bit, on NumPy and CuPy arrays and torch tensors."""
+"""Rprop, the book that runs: resilient backpropagation, exact to the bit,
+on NumPy and CuPy arrays and torch tensors."""
 __version__ = "0.1.0"
 
 from .optim import Parameter, Rprop
@@ -8,4 +9,5 @@ from .variants import VARIANTS, update
 from .inside.config import config
 from .inside.walk import rprop
 
-__all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update', 'config']
+__all__ = ['Rprop', 'Parameter', 'minimize', 'rprop', 'scipy_method', 'VARIANTS', 'State', 'init', 'update',
+           'config']

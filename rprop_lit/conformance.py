@@ -23,7 +23,7 @@ _all_ = ['AFTER', 'BEFORE', 'HELP', 'MANNERS', 'GoldenTrace', 'Misuse', 'Report'
 
 # %% ../nbs/use/75_others.ipynb #7e9823c3
 def ours(variant: str) -> Callable:
-    "A factory for `Rprop` of this package"
+    "A factory for `Rprop` of this package, as `variant`"
     def factory(w, lr, etas, step_sizes):
         p = Parameter(w)
         optimizer = Rprop([p], lr, etas, step_sizes, variant=variant)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def _checked(given: argparse.Namespace) -> Report:
 
 # %% ../nbs/use/75_others.ipynb #5e1f00a8
 def main(args: list[str] | None = None) -> int:
-    "The command: list the traces, or check a factory or a program; its help explains the exit status"
+    "The command with `args`: list the traces, or check a factory or a program; returns the exit status"
     given = (command := parser()).parse_args(args)
     listed = traces(given.dtype)
     if given.list:

@@ -28,7 +28,7 @@ def _update_leaf(g: Any, sign: Any, step: Any, finite: Any, how: dict, settings:
 
 # %% ../nbs/use/60_jax.ipynb #5914a291
 class RpropState(NamedTuple):
-    "What is remembered: `sign` and `step` of every parameter, and `loss`, the last finite value, inf at first"
+    "What is remembered: `sign` and `step` of every parameter, and `loss`, the last finite value or inf"
     sign: Any
     step: Any
     loss: Any

@@ -22,8 +22,7 @@ class Parameter(optim.Parameter, Tensor):
     Parameters
     ----------
     data : array or list
-        The weights. A writable array of floats is shared, and sees every step; a list becomes an array of
-        `default`.
+        The weights. A writable array of floats is shared; a list becomes an array of `default`.
     dtype : dtype, optional
         Convert to this type.
 
@@ -75,7 +74,7 @@ class Module:
 
 # %% ../nbs/use/45_nn.ipynb #32c3d9e4
 def manual_seed(seed: Any) -> None:
-    "Start the random numbers that new layers are drawn from"
+    "Start the random numbers that new layers are drawn from at `seed`"
     default.rng = np.random.default_rng(seed)
 
 # %% ../nbs/use/45_nn.ipynb #7f9d5b82
@@ -116,6 +115,7 @@ class Linear(Module):
         self.weight, self.bias = start(out_features, in_features), start(out_features) if bias else None
 
     def forward(self, x: Any) -> Tensor:
+        "The layer's output for `x`; ValueError if its last axis does not fit"
         if np.shape(x)[-1:] != self.weight.shape[1:]:
             raise ValueError(
                 f'Linear takes {self.weight.shape[1]} numbers on the last axis, not the shape {np.shape(x)}'
@@ -140,21 +140,23 @@ class ReLU(Module):
 
 # %% ../nbs/use/45_nn.ipynb #c5d82c39
 class Sequential(Module):
-    "Modules, or functions of one tensor, one after the other; attributes set later are not called"
+    "`layers`, modules or functions of one tensor, one after the other; attributes set later are not called"
 
     def __init__(self, *layers: Any) -> None:
         vars(self).update((str(i), layer) for i, layer in enumerate(layers))
 
     def forward(self, x: Any) -> Any:
+        "What the layers make of `x`"
         for name, layer in vars(self).items():
             x = layer(x) if name.isdecimal() else x
         return x
 
 # %% ../nbs/use/45_nn.ipynb #f16b75c0
 class MSELoss(Module):
-    "The mean of the squared differences between a prediction and its target; ValueError if the shapes differ"
+    "The mean of the squared differences between a prediction and its target"
 
     def forward(self, prediction: Any, target: Any) -> Tensor:
+        "The loss of `prediction` and `target`; ValueError if their shapes differ"
         if np.shape(prediction) != np.shape(target):
             raise ValueError(
                 f'the prediction has shape {np.shape(prediction)}, the target {np.shape(target)}: '
@@ -164,9 +166,10 @@ class MSELoss(Module):
 
 # %% ../nbs/use/45_nn.ipynb #bafb9668
 class CrossEntropyLoss(Module):
-    "The mean of -log(probability of the right class), from scores (cases, classes) and class numbers"
+    "Mean -log(probability of the right class): `scores` (cases, classes), class numbers `target`; ValueError"
 
     def forward(self, scores: Any, target: Any) -> Tensor:
+        "The loss of `scores` and `target`; ValueError if these are no class numbers"
         xp, (cases, classes) = namespace(scores.data), scores.shape
         target = xp.asarray(target)
         if 'int' not in str(target.dtype) or target.shape != (cases,):

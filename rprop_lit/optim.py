@@ -48,6 +48,14 @@ class Rprop:
     ------
     TypeError, ValueError
         For settings and parameters that cannot work.
+
+    Examples
+    --------
+    >>> w = Parameter([3.0])
+    >>> w.grad = w.data
+    >>> Rprop([w], lr=0.1).step()
+    >>> w.data
+    array([2.9], dtype=float32)
     """
     def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50.0), *,
                  variant: VariantName = 'irprop-', maximize: bool = False,
@@ -66,7 +74,7 @@ class Rprop:
         Parameters
         ----------
         group : dict
-            With 'params' and any of the settings; those that it lacks are the optimizer's defaults.
+            With 'params' and any of the settings; the others are the optimizer's.
 
         Raises
         ------
@@ -80,7 +88,7 @@ class Rprop:
             self._memories.setdefault(p, Memory())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        "Forget all gradients: set them to None, or fill them with zeros in place"
+        "Forget all gradients: `set_to_none`, or else fill them with zeros in place"
         for _, p in labelled(self._groups):
             if set_to_none:
                 p.grad = None
@@ -150,12 +158,12 @@ class Rprop:
         Returns
         -------
         Unmatched
-            The names that are missing in the state, and those that are unknown here.
+            The names that only one side has.
 
         Raises
         ------
         ValueError
-            The state of another model, or damaged; the optimizer is then left as it was.
+            The state of another model, or damaged; the optimizer is left as it was.
         """
         if not isinstance(state_dict, dict) or not {'state', 'param_groups'} <= set(state_dict):
             raise ValueError("a state dict needs 'state' and 'param_groups'")
@@ -193,17 +201,17 @@ class Rprop:
         return self
 
     def save(self, path: Any) -> None:
-        """Write the state to a file (.npz, no pickle): all of it or, after a crash, the old file as it was.
+        """Write the state to a file (.npz, no pickle): all of it or, after a crash, nothing.
 
         Parameters
         ----------
         path : str, path or open binary file
-            An old file is replaced, with its access rights and its owner; a link stays a link.
+            An old file is replaced and keeps its rights and its owner; a link stays a link.
 
         Raises
         ------
         OSError
-            A file that cannot be written; the old one is then left as it was.
+            A file that cannot be written; the old one is left as it was.
         """
         write_arrays(path, packed(self.state_dict()))
 
@@ -225,7 +233,7 @@ class Rprop:
         Raises
         ------
         ValueError
-            A damaged file, or one of another model, in one line; the optimizer is then left as it was.
+            A damaged file, or one of another model; the optimizer is left as it was.
         OSError
             A file that cannot be opened.
         """

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 # %% ../nbs/idea/15_pictures.ipynb #a3f5a906
 def canvas(ax: Axes | None, height: float = 3.0) -> Axes:
-    "The axes to draw on: the one given, or that of a new figure, 5.5 inches wide and `height` inches high"
+    "The axes to draw on: `ax`, or that of a new figure, 5.5 inches wide and `height` inches high"
     if ax is not None:
         return ax
     return plt.figure(figsize=(5.5, height), layout='constrained').add_subplot()
@@ -26,7 +26,7 @@ OTHERS = ['#D55E00', '#56B4E9', '#CC79A7', '#8C6D31', '#7F7F7F']
 
 # %% ../nbs/idea/15_pictures.ipynb #e501cd07
 def colour(variant: str | None) -> str | None:
-    "The colour of a variant, or None where there is no variant to name"
+    "The colour of a `variant`, None for None; ValueError for an unknown name"
     if variant is None:
         return None
     if variant.lower() not in COLOURS:
@@ -45,7 +45,7 @@ def style() -> None:
 
 # %% ../nbs/idea/15_pictures.ipynb #9fbce2ba
 class Table:
-    "Rows of numbers with names, which a notebook shows as a table"
+    "`rows` of text, which a notebook shows as a table"
     def __init__(self, rows: list[list[str]]) -> None:
         self.rows = rows
 
@@ -105,6 +105,11 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
     -------
     matplotlib.axes.Axes
         The axes drawn on.
+
+    Examples
+    --------
+    >>> trace([4.0, 2.0]).get_yscale()
+    'log'
     """
     ax = canvas(ax)
     above = np.asarray(getattr(errors, 'errors', errors), dtype=float) - best

@@ -57,6 +57,11 @@ def bowl(curvatures: Any, turn: float = 0.0, start: Any = None) -> Problem:
     -------
     Problem
         With its minimum, 0, at the origin.
+
+    Examples
+    --------
+    >>> bowl([1.0, 3.0]).fun(np.ones(2))[1]
+    array([2., 6.])
     """
     c = np.asarray(curvatures, dtype=float)
     R = turning(c.size, turn)
@@ -135,6 +140,11 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
         Standard deviation of the noise in every coordinate, in units of the gradient.
     seed : int, default 0
         Of the noise; every call of `fun` draws afresh, so make a new noisy problem to repeat a run.
+
+    Returns
+    -------
+    Problem
+        With the same minimum.
     """
     random = np.random.default_rng(seed)
 

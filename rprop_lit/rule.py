@@ -61,6 +61,11 @@ class State(NamedTuple):
         Step size of each weight.
     loss : float, default inf
         Last finite error, for the variants that compare errors; inf before the first.
+
+    Examples
+    --------
+    >>> State(1, 0.1)
+    State(sign=1, step=0.1, loss=inf)
     """
     sign: Any
     step: Any
@@ -74,7 +79,7 @@ def is_tensor(x: Any) -> bool:
 
 # %% ../nbs/idea/10_rule.ipynb #ec068e5d
 def namespace(x: Any) -> Any:
-    "The library of the array `x`: NumPy, CuPy, torch, or any that follows the Python array API standard"
+    "The library of the array `x`: NumPy, CuPy, torch, or one of the array API; TypeError for no array"
     if type(x).__module__ == 'numpy' and hasattr(x, 'dtype'):
         return sys.modules['numpy']  # without an import, which is refused while the interpreter ends
     if hasattr(x, '__array_namespace__'):
@@ -106,6 +111,11 @@ def init(w: Any, lr: Any) -> State:
     ------
     TypeError
         If `w` is not of a real floating-point type.
+
+    Examples
+    --------
+    >>> init(np.zeros(1), 0.1).step
+    array([0.1])
     """
     xp = namespace(w)
     if 'float' not in str(w.dtype):
@@ -123,7 +133,7 @@ def signed(sign: Any, x: Any) -> Any:
 
 # %% ../nbs/idea/10_rule.ipynb #855ef3b2
 def sign_of(g: Any, sign: Any) -> Any:
-    "The sign of each gradient, -1, 0 or 1, in the type of the array `sign`; 0 for NaN"
+    "The sign of each gradient in `g`, -1, 0 or 1, in the type of the array `sign`; 0 for NaN"
     xp, one = namespace(sign), 0 * sign + 1
     return xp.where(g > 0, one, xp.where(g < 0, -one, 0 * one))
 

@@ -49,13 +49,13 @@ def minimize(
     progress : bool, default False
         Show a bar with the best error, the largest gradient and the range of steps.
     options : dict, optional
-        When to stop: `gtol` (1e-5) largest gradient at the best point, in units of the error: rescale it
-        with the error; `xtol` (0) largest step, once that gradient is a thousandth of the first; `ftol`
-        (1e-9) relative fall of the best error in `window` (100) steps; `maxiter` (10,000) steps; `maxfev`
-        (inf) evaluations; `max_time` (inf) seconds; `target` (-inf) error. How to walk: `lr`, `etas`,
-        `step_sizes`, `safe`, as in `rprop`. `trace` (False): put a `Trace` into the result. `checkpoint`
-        (None): path of a file that is written every `checkpoint_every` (10) steps and at the end; the same
-        call goes on from it. None is the default.
+        When to stop: `gtol` (1e-5) largest gradient at the best point, in units of the error; `xtol` (0)
+        largest step, once that gradient is a thousandth of the first; `ftol` (1e-9) relative fall of the best
+        error in `window` (100) steps; `maxiter` (10,000) steps; `maxfev` (inf) evaluations; `max_time` (inf)
+        seconds; `target` (-inf) error. How to walk: `lr`, `etas`, `step_sizes`, `safe`, as in `rprop`.
+        `trace` (False): put a `Trace` into the result. `checkpoint` (None): path of a file that is written
+        every `checkpoint_every` (10) steps and at the end; the same call goes on from it. None is the
+        default.
 
     Returns
     -------

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAGS', 'PERIODS', 'TARGET', 'LINE', 'sunspots', 'windows', 'Task', 'sunspot_task', 'arv', 'linear', 'network', 'Fit',
-           'fit', 'forecast_of', 'train', 'evaluations_to', 'kept', 'ahead', 'standing', 'table', 'verdict',
-           'draw_curves', 'draw_steps', 'draw_forecast', 'leading', 'picture']
+           'fit', 'forecast_of', 'train', 'kept', 'ahead', 'standing', 'table', 'verdict', 'draw_curves', 'draw_steps',
+           'draw_forecast', 'leading', 'picture']
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a24fca3c
 from collections.abc import Callable, Iterable, Sequence
@@ -187,8 +187,8 @@ def forecast_of(fitted: Fit, task: Task) -> np.ndarray:
     return fitted.net(task.inputs).data[:, 0]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #dee8d0de
-def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5), epochs: int = 500,
-          tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
+def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable[int] = range(5),
+          epochs: int = 500, tick: Callable[[], Any] = lambda: None) -> dict[str, list[Fit]]:
     """Train each variant from each start.
 
     Parameters
@@ -218,7 +218,7 @@ def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable
 # %% ../nbs/evidence/88_sunspots.ipynb #ae210a9a
 TARGET = 2 / 3
 
-def evaluations_to(errors: np.ndarray, level: float) -> float:
+def _evaluations_to(errors: np.ndarray, level: float) -> float:
     "How many evaluations it took until one of the `errors` was at or below `level`; inf if none was"
     below = np.flatnonzero(errors <= level)
     return float(below[0]) + 1 if below.size else np.inf
@@ -240,7 +240,7 @@ def ahead(task: Task, fits: Iterable[Fit]) -> dict[str, int]:
 def standing(task: Task, fits: list[Fit]) -> dict[str, float]:
     "Medians over `fits` on `task`: evaluations to target and to kept weights, errors of the three periods"
     level = TARGET * arv(linear(task), task)['training']
-    target = np.median([evaluations_to(f.errors['training'], level) for f in fits])
+    target = np.median([_evaluations_to(f.errors['training'], level) for f in fits])
     waits = {'target': target, 'kept': np.median([f.stopped + 1 for f in fits])}
     return {name: float(x)
             for name, x in (waits | {period: np.median(e) for period, e in kept(fits).items()}).items()}

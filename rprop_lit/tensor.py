@@ -54,7 +54,7 @@ RULES['sum'] = lambda a, axis, keepdims: (
 
 # %% ../nbs/use/40_tensor.ipynb #8d551762
 def history(tensor: Any) -> list:
-    "Every tensor on the way to this one, each before those it was made from; leaves are left out"
+    "Every tensor on the way to `tensor`, each before those it was made from; leaves are left out"
     found, seen = [tensor], {tensor}
     for t in found:  # the list grows while we walk along it
         new = dict.fromkeys(parent for parent, _ in t.pulls if parent not in seen)
@@ -64,7 +64,7 @@ def history(tensor: Any) -> list:
 
 # %% ../nbs/use/40_tensor.ipynb #f4f7dc5a
 def slopes(tensor: Any, g: Any) -> dict:
-    "The slopes at every leaf behind a tensor, for slopes `g` at the tensor itself"
+    "The slopes at every leaf behind a `tensor`, for slopes `g` at the tensor itself"
     arrived = {tensor: g}
     for t in history(tensor):
         g = arrived.pop(t)
@@ -75,7 +75,7 @@ def slopes(tensor: Any, g: Any) -> dict:
 
 # %% ../nbs/use/40_tensor.ipynb #8206ffed
 class Record:
-    "An array of floats that remembers what it was made from; `Tensor` adds the operations"
+    "An array of floats, `data`, that remembers its `pulls`; `Tensor` adds the operations"
 
     level: int = 0
     pulls: Any = ()
@@ -120,7 +120,7 @@ class Record:
 
 # %% ../nbs/use/40_tensor.ipynb #d88f3ad7
 def apply(name: str, *inputs: Any, **options: Any) -> Any:
-    "The tensor that a rule makes from its inputs; it remembers those that are tensors, and the pull to each"
+    "The tensor that the rule `name` makes of `inputs` and `options`; it remembers its tensors and pulls"
     like = next((x.data for x in inputs if isinstance(x, Record)), inputs[0])
     value, *pulls = RULES[name](
         *[x.data if isinstance(x, Record) else constant(x, like) for x in inputs], **options
@@ -129,12 +129,12 @@ def apply(name: str, *inputs: Any, **options: Any) -> Any:
 
 # %% ../nbs/use/40_tensor.ipynb #71a187a3
 def op(name: str, swap: bool = False) -> Callable[..., Any]:
-    "A function that applies a rule to its arguments, in reverse order if `swap`"
+    "A function that applies the rule `name` to its arguments, in reverse order if `swap`"
     return lambda *inputs: apply(name, *(inputs[::-1] if swap else inputs))
 
 # %% ../nbs/use/40_tensor.ipynb #14fcdca5
 def matmul(x: Any, y: Any) -> Any:
-    "The matrix product, of at least one tensor; a vector is a row on the left, a column on the right"
+    "The matrix product of `x` and `y`, one a tensor; a vector is a row on the left, a column on the right"
     like = x.data if isinstance(x, Record) else y.data
     x, y = (v if isinstance(v, Record) else constant(v, like) for v in (x, y))
     if y.ndim == 1:
@@ -150,15 +150,14 @@ class Tensor(Record):
     Parameters
     ----------
     data : array or list
-        Floating-point numbers. An array of NumPy or CuPy is shared and keeps its type; a list becomes an
-        array of `default`.
+        Floating-point numbers. An array is shared and keeps its type; a list becomes one of `default`.
 
     Attributes
     ----------
     data : array
         The values.
     grad : array or None
-        What `backward` has gathered, for a tensor made by the user; of the shape and type of `data`.
+        What `backward` has gathered, for a tensor made by the user, like `data`.
 
     Raises
     ------
@@ -187,14 +186,14 @@ class Tensor(Record):
         return apply('pick', self, index=index)
 
     def reshape(self, *shape: Any) -> 'Tensor':
-        "The same elements in another shape, given as numbers or as one tuple"
+        "The same elements in another `shape`, given as numbers or as one tuple"
         return apply('reshape', self, shape=shape[0] if isinstance(shape[0], tuple) else shape)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> 'Tensor':
-        "The sum over an axis, several, or all"
+        "The sum over an `axis`, several, or all; `keepdims` keeps them, of length 1"
         return apply('sum', self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> 'Tensor':
-        "The mean over an axis, several, or all"
+        "The mean over an `axis`, several, or all; `keepdims` as for `sum`"
         total = self.sum(axis, keepdims)
         return total / (self.data.size // max(total.data.size, 1))

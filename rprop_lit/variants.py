@@ -28,7 +28,7 @@ VARIANTS = {
 
 # %% ../nbs/idea/20_variants.ipynb #adcb1c12
 def variant_named(variant: str) -> Variant:
-    "The row of `VARIANTS` for a name in any case; ValueError for a name that is not there"
+    "The row of `VARIANTS` for a `variant` in any case; ValueError for an unknown one"
     row = VARIANTS.get(str(variant).lower())
     if row is None:
         raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
@@ -115,6 +115,11 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     ValueError
         Unknown variant; `irprop+` without an error, or with a first one that is not finite.
 
+    Examples
+    --------
+    >>> step_one('rprop-', 3.0, None, State(1, 0.1))[0]
+    -0.12
+
     Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
     """
     sign, step, before = State(*state)
@@ -129,7 +134,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
 def cast_pair(pair: Any, step: Any) -> tuple[Any, Any]:
-    "Two factors or limits in the type of `step`, at most its largest number: numbers, or else two arrays"
+    "A `pair` of factors or limits in the type of `step`, at most its largest number: numbers, or two arrays"
     xp = namespace(step)
     largest = float(xp.finfo(step.dtype).max)
     low, high = (namespace(x).clip(x, None, largest) if getattr(x, 'ndim', 0) else min(float(x), largest)
@@ -161,7 +166,7 @@ def retreat(state: State, *, etas: Any, step_sizes: Any) -> tuple[Any, State]:
 
 # %% ../nbs/idea/20_variants.ipynb #5c2e6d6b
 def read_loss(loss: Any, maximize: bool = False) -> float | None:
-    "The loss as one number that should fall, None where there is none; ValueError if it is no real number"
+    "`loss` as one number that should fall, negated to `maximize`, or None; ValueError if it is no number"
     value = loss.item() if hasattr(loss, 'item') and math.prod(loss.shape) == 1 else loss
     if value is not None and not isinstance(value, (int, float)):
         raise ValueError(f'loss={loss!r}: need one real number')
@@ -199,6 +204,11 @@ def update(g: Any, state: State, *, variant: str, etas: Any = (0.5, 1.2), step_s
     ValueError
         Unknown variant; a gradient of another shape; `irprop+` without a loss, or with a first one that is
         not finite.
+
+    Examples
+    --------
+    >>> update(np.ones(1), State(np.int8([1]), np.array([0.1])), variant='rprop-')[0]
+    array([-0.12])
 
     Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
     """

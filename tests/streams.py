@@ -49,7 +49,8 @@ def bits(a):
 def alone(module, function, *args):
     """What a function of a test file prints in a process of its own.
 
-    A process that forks must hold no library with threads: JAX warns, and a lock that another thread holds would stay closed in the child for ever.
+    A process that forks must hold no library with threads: JAX warns, and a lock that another thread holds
+    would stay closed in the child for ever.
     """
     code = f'import sys; import {module}; {module}.{function}(*sys.argv[1:])'
     tests = Path(__file__).resolve().parent

@@ -57,8 +57,10 @@ def long_stream(n, dtype, length):
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('n', [0, 1, 7, 4096, 100_003])
 def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
-    # all settings walk side by side over one stream of 300 gradients; what a long array adds is where it is cut, and 40 show that
-    cases = [(knobs, etas) for i, knobs in enumerate(KNOBS) for etas in (ETAS if n < 100_000 else ETAS[i:i + 1])]
+    # all settings walk side by side over one stream of 300 gradients; what a long array adds is where it is
+    # cut, and 40 show that
+    cases = [(knobs, etas) for i, knobs in enumerate(KNOBS)
+             for etas in (ETAS if n < 100_000 else ETAS[i:i + 1])]
     start = np.random.default_rng(n).normal(size=n).astype(dtype)
     start[::5] = -0.0
     most = min(n, BLOCK)
@@ -79,7 +81,8 @@ def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):
             theirs += dw
             slow[i] = theirs, after
             if k in (0, 1, 2, 3, 10, 39, length - 1):
-                assert [bits(x) for x in (w, state.sign, state.step)] == [bits(x) for x in (theirs, after.sign, after.step)]
+                assert ([bits(x) for x in (w, state.sign, state.step)]
+                        == [bits(x) for x in (theirs, after.sign, after.step)])
 
 
 @pytest.mark.parametrize('limits', [(0.0, 50.0), (0.0, float('inf')), (1e-3, 1e-3), (0.0, 0.0)], ids=str)
@@ -181,7 +184,8 @@ def test_rprop_over_300_steps_and_a_thousand_arrays(path):
     sizes = [100 + 9 * k % 901 for k in range(300)]
     fresh = [np.random.default_rng(k).normal(size=n).astype(np.float32) for k, n in enumerate(sizes)]
     params, row = [Parameter(a) for a in fresh], np.concatenate(fresh)
-    optimizer, reference = Rprop(params, variant='irprop+'), ByRule([row], variant='irprop+')  # the rule knows no arrays, only weights
+    # the rule knows no arrays, only weights
+    optimizer, reference = Rprop(params, variant='irprop+'), ByRule([row], variant='irprop+')
     rows = list(gradients((sum(sizes),), 30, np.float32))
     for k, loss in zip(range(300), errors(300)):
         g = np.roll(rows[k % 30], k)

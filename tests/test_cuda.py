@@ -18,11 +18,11 @@ from rprop_lit.inside.cuda import (
     FEW,
     MANY,
     TYPES,
-    address,
+    _address,
+    _options,
     call_type,
     calls_for,
     device_of,
-    options,
     source,
 )
 from rprop_lit.rule import State, init, update_all
@@ -286,7 +286,7 @@ def test_nothing_of_this_needs_cupy():
                           check=True).stdout.strip() == 'False'
     assert device_of(np.ones(3)) is None and device_of([1.0]) is None and device_of(None) is None
     with pytest.raises(AttributeError):
-        address([1.0])
+        _address([1.0])
 
 
 def nvrtc():
@@ -320,7 +320,7 @@ def compiled(text, how):
 @pytest.mark.parametrize('kind', list(TYPES))
 def test_what_nvidias_compiler_makes_of_it(kind, arch, rows):
     # no fused operations, no flushing, wide loads and stores, and no copy of the arguments to local memory
-    ptx = compiled(source(kind, rows), options(arch))
+    ptx = compiled(source(kind, rows), _options(arch))
     assert '.entry rprop' in ptx and not re.search(r'\bfma\b|\bmad\.rn|\.ftz', ptx) and '.local' not in ptx
     pack = {'float32': 'v4.f32', 'float64': 'v2.f64'}.get(kind, 'v4.u16')
     steps = 'v2.f64' if kind == 'float64' else 'v4.f32'
@@ -331,8 +331,8 @@ def test_what_nvidias_compiler_makes_of_it(kind, arch, rows):
 
 def test_the_reading_of_ptx_can_fail():
     # with CuPy's order of options, flushing wins; without --fmad=false, operations are fused
-    flushed = compiled(source('float32', FEW), (*options('compute_80'), '-ftz=true'))
+    flushed = compiled(source('float32', FEW), (*_options('compute_80'), '-ftz=true'))
     assert '.ftz' in flushed
     text = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
     assert ('fma' in compiled(text, ('-arch=compute_80',))
-            and 'fma' not in compiled(text, options('compute_80')))
+            and 'fma' not in compiled(text, _options('compute_80')))

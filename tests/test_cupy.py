@@ -39,12 +39,12 @@ def ordered():
 @pytest.fixture
 def launches(monkeypatch):
     "The launches of the kernel"
-    seen, real = [], cuda.kernel
+    seen, real = [], cuda._kernel
 
     def counted(*which):
         run = real(*which)
         return lambda grid, block, args, **how: (seen.append((which, grid)), run(grid, block, args, **how))[1]
-    monkeypatch.setattr(cuda, 'kernel', counted)
+    monkeypatch.setattr(cuda, '_kernel', counted)
     return seen
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-jsonschema = pytest.importorskip('jsonschema', reason='jsonschema is not installed')  # nbformat, which the notebooks need, brings it along
+# nbformat, which the notebooks need, brings it along
+jsonschema = pytest.importorskip('jsonschema', reason='jsonschema is not installed')
 
 EVIDENCE = Path(__file__).parent / 'evidence'
 RESULTS = sorted(p for p in EVIDENCE.glob('*.json') if not p.name.endswith('.schema.json'))

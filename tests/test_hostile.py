@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from streams import alone
 
-from rprop_lit.inside.files import digest, read_arrays, write_arrays
+from rprop_lit.inside.files import _digest, read_arrays, write_arrays
 from rprop_lit.optim import Parameter, Rprop
 from rprop_lit.variants import VARIANTS
 
@@ -114,7 +114,7 @@ def test_flipped_bits_are_refused_or_mean_nothing(saved):
         else:
             # dates and attributes in the zip's headers do not matter: what is read must be what was written
             silent += 1
-            assert digest(arrays) == digest(good)
+            assert _digest(arrays) == _digest(good)
     assert silent < 200
 
 
@@ -122,7 +122,7 @@ def test_flipped_bits_are_refused_or_mean_nothing(saved):
 def test_one_flipped_bit_of_the_data_breaks_the_checksum(saved, key):
     path, optimizer, ps = saved
     arrays = read_arrays(path)
-    checksum = digest(arrays)
+    checksum = _digest(arrays)
     data = bytearray(arrays[key].tobytes())
     data[0] ^= 1
     arrays[key] = np.frombuffer(bytes(data), arrays[key].dtype).reshape(arrays[key].shape)

@@ -147,7 +147,44 @@ def test_links_lead_somewhere(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize('page', pages()[2:], ids=lambda p: p.stem)
+def test_lines_of_code_are_short(page):
+    # exported or not; directives such as `#| fig-alt:` are one line each, as nbdev reads them
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    code = [''.join(cell['source']).splitlines() for cell in cells if cell['cell_type'] == 'code']
+    assert [line for line in sum(code, []) if len(line) > 110 and not line.startswith('#|')] == []
+
+
 def test_no_page_speaks_of_a_machine():
     for page in pages():
         assert not re.search(r'(?<![\w.:/~])/(tmp|work|root|home|Users)/',
                              page.read_text(encoding='utf-8')), page
+
+
+LEARN = [HERE.parent / 'nbs' / f'{name}.ipynb' for name in (
+    'idea/00_problems', 'idea/10_rule', 'idea/15_pictures', 'idea/20_variants',
+    'use/30_optim', 'use/35_solver', 'use/40_tensor', 'use/45_nn', 'use/75_others')]
+
+
+def words(page):
+    "Words of a chapter: of its cells, and of the text that they show"
+    text = []
+    for cell in json.loads(page.read_text(encoding='utf-8'))['cells']:
+        text.append(''.join(cell['source']))
+        for out in cell.get('outputs', []):
+            text += [''.join(out.get('text', '')), ''.join(out.get('data', {}).get('text/plain', ''))]
+    return sum(len(part.split()) for part in text)
+
+
+def test_the_chapters_that_everybody_reads_stay_short():
+    assert sum(map(words, LEARN)) <= 30_000, {page.stem: words(page) for page in LEARN}
+
+
+@pytest.mark.parametrize('page', LEARN, ids=lambda p: p.stem)
+def test_code_of_the_chapters_that_everybody_reads_fits_the_page(page):
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    cells = [cell for cell in cells if cell['cell_type'] == 'code']
+    lines = [line for cell in cells for line in ''.join(cell['source']).splitlines()]
+    assert not [line for line in lines if len(line) > 110]
+    drawn = [cell for cell in cells if any('image/png' in out.get('data', {}) for out in cell['outputs'])]
+    assert drawn and all(cell['source'][0].startswith('#| fig-alt: ') for cell in drawn)

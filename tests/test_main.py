@@ -17,9 +17,9 @@ from rprop_lit.sunspots import (
     LINE,
     PERIODS,
     TARGET,
+    _evaluations_to,
     ahead,
     arv,
-    evaluations_to,
     fit,
     forecast_of,
     kept,
@@ -195,14 +195,14 @@ def test_the_leading_start_is_that_of_the_lowest_validation_error(runs):
 # The table
 
 def test_evaluations_are_counted_from_one():
-    assert ([evaluations_to(np.array([3.0, 2.0, 2.5, 1.0]), level) for level in (3, 2, 1.5, 0.5)]
+    assert ([_evaluations_to(np.array([3.0, 2.0, 2.5, 1.0]), level) for level in (3, 2, 1.5, 0.5)]
             == [1, 2, 4, np.inf])
 
 
 def test_a_standing_holds_medians():
     group = train(TASK, ['irprop+'], range(3), 200)['irprop+']
     row, level = standing(TASK, group), TARGET * arv(linear(TASK), TASK)['training']
-    assert row['target'] == sorted(evaluations_to(f.errors['training'], level) for f in group)[1] < 200
+    assert row['target'] == sorted(_evaluations_to(f.errors['training'], level) for f in group)[1] < 200
     assert row['kept'] == sorted(f.stopped + 1 for f in group)[1]
     assert ({period: row[period] for period in PERIODS}
             == {period: sorted(e)[1] for period, e in kept(group).items()})

@@ -45,7 +45,8 @@ def test_notebook(path, tmp_path):
     assert not stale, (f'code cells {stale} of {path.name} show something else than is stored: '
                        'run `python tests/book.py`')
     if missing := book.left_out(path):
-        pytest.skip(f"{', '.join(f'{name} is not installed' for name in missing)}: the cells of a page that need it are left out, the others ran")
+        pytest.skip(f"{', '.join(f'{name} is not installed' for name in missing)}: the cells of a page that "
+                    "need it are left out, the others ran")
 
 
 def test_every_chapter_is_found():

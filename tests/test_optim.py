@@ -199,16 +199,26 @@ def test_gradients_that_do_not_fit(gradient, kind, says):
 
 
 @pytest.mark.parametrize('make, kind, says', [
-    (lambda p: Rprop([]), ValueError, 'params is empty'), (lambda p: Rprop(iter(())), ValueError, 'params is empty'),
-    (lambda p: Rprop(p), TypeError, r'single Parameter: pass a list of parameters, \[p\]'), (lambda p: Rprop(np.zeros(3)), TypeError, 'single ndarray'),
-    (lambda p: Rprop([np.zeros(3)]), TypeError, r'parameter 0 is a ndarray without a .grad: wrap it as Parameter\(array\)'),
-    (lambda p: Rprop([p, p]), ValueError, 'parameter 1 is there twice: it would be'), (lambda p: Rprop([('a', p), ('b', p)]), ValueError, 'b is there twice'),
-    (lambda p: Rprop([{'params': [p]}, {'params': [p]}]), ValueError, 'twice'), (lambda p: Rprop([{'lr': 1}]), ValueError, "a group needs 'params'"),
-    (lambda p: Rprop([{'params': [p], 'momentum': 0.9}]), ValueError, "'momentum'"), (lambda p: Rprop([p], variant='adam'), ValueError, "variant='adam' is unknown"),
-    (lambda p: Rprop([p], etas=(1.2, 0.5)), ValueError, r'etas=\(1.2, 0.5\)'), (lambda p: Rprop([p], step_sizes=(1, 0.1)), ValueError, r'step_sizes=\(1, 0.1\)'),
-    (lambda p: Rprop([p], lr=-1), ValueError, 'lr=-1'), (lambda p: Rprop([p], nonfinite='skip'), ValueError, "nonfinite='skip': choose 'hold' or 'raise'"),
-    (lambda p: Rprop([{'params': []}]), ValueError, 'params is empty'), (lambda p: Parameter(np.arange(3)), TypeError, 'int64'),
-    (lambda p: Parameter(np.array(['a'])), TypeError, 'weights must be floating-point'), (lambda p: Parameter(np.broadcast_to(1.0, 3)), ValueError, 'read-only'),
+    (lambda p: Rprop([]), ValueError, 'params is empty'),
+    (lambda p: Rprop(iter(())), ValueError, 'params is empty'),
+    (lambda p: Rprop(p), TypeError, r'single Parameter: pass a list of parameters, \[p\]'),
+    (lambda p: Rprop(np.zeros(3)), TypeError, 'single ndarray'),
+    (lambda p: Rprop([np.zeros(3)]), TypeError,
+     r'parameter 0 is a ndarray without a .grad: wrap it as Parameter\(array\)'),
+    (lambda p: Rprop([p, p]), ValueError, 'parameter 1 is there twice: it would be'),
+    (lambda p: Rprop([('a', p), ('b', p)]), ValueError, 'b is there twice'),
+    (lambda p: Rprop([{'params': [p]}, {'params': [p]}]), ValueError, 'twice'),
+    (lambda p: Rprop([{'lr': 1}]), ValueError, "a group needs 'params'"),
+    (lambda p: Rprop([{'params': [p], 'momentum': 0.9}]), ValueError, "'momentum'"),
+    (lambda p: Rprop([p], variant='adam'), ValueError, "variant='adam' is unknown"),
+    (lambda p: Rprop([p], etas=(1.2, 0.5)), ValueError, r'etas=\(1.2, 0.5\)'),
+    (lambda p: Rprop([p], step_sizes=(1, 0.1)), ValueError, r'step_sizes=\(1, 0.1\)'),
+    (lambda p: Rprop([p], lr=-1), ValueError, 'lr=-1'),
+    (lambda p: Rprop([p], nonfinite='skip'), ValueError, "nonfinite='skip': choose 'hold' or 'raise'"),
+    (lambda p: Rprop([{'params': []}]), ValueError, 'params is empty'),
+    (lambda p: Parameter(np.arange(3)), TypeError, 'int64'),
+    (lambda p: Parameter(np.array(['a'])), TypeError, 'weights must be floating-point'),
+    (lambda p: Parameter(np.broadcast_to(1.0, 3)), ValueError, 'read-only'),
     (lambda p: Rprop([{'params': [p]}, p]), TypeError, 'mixes group dicts and parameters'),
     (lambda p: Rprop([{'params': p}]), TypeError, 'a single Parameter'),
     (lambda p: Rprop([{'params': [{'params': [p]}]}]), TypeError, 'without a .grad')],
@@ -446,7 +456,8 @@ def test_a_row_and_one_of_its_parts_are_refused(first):
                          ids=['tensor', 'Parameter'])
 def test_a_row_of_tensors_makes_the_bits_of_its_parts(path, wrap):
     torch = pytest.importorskip('torch', reason='torch is not installed')
-    arrays = [np.random.default_rng(k).normal(size=shape).astype(np.float32) for k, shape in enumerate(ROW_SHAPES)]
+    arrays = [np.random.default_rng(k).normal(size=shape).astype(np.float32)
+              for k, shape in enumerate(ROW_SHAPES)]
     parts, apart = [wrap(torch, a.copy()) for a in arrays], [Parameter(a.copy()) for a in arrays]
     row = Row(parts)
     optimizer, each = Rprop([row], lr=0.1), Rprop(apart, lr=0.1)

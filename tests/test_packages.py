@@ -1,4 +1,5 @@
-"""The packages, as far as that can be seen without building them (`.ci/steps/packages` builds, installs and uses them)."""
+"""The packages, as far as that can be seen without building them (`.ci/steps/packages` builds,
+installs and uses them)."""
 import ast
 import importlib.util
 import re
@@ -66,7 +67,8 @@ def test_steps_of_ci_are_executable_and_strict():
 
 def test_no_skip_for_want_of_a_library_goes_unseen():
     # `.ci/run` looks for these reasons in what pytest said; the rest is installed by a step of its own
-    installed = re.search("^installed='(.+)'$", (ROOT / '.ci' / 'run').read_text(encoding='utf-8'), re.M)[1].split('|')
+    installed = re.search("^installed='(.+)'$", (ROOT / '.ci' / 'run').read_text(encoding='utf-8'),
+                          re.M)[1].split('|')
     elsewhere = {'CuPy', 'ml_dtypes', 'playwright', 'docstring_parser'}
     seen = set()
     for path in sorted((ROOT / 'tests').glob('*.py')):
@@ -79,7 +81,8 @@ def test_no_skip_for_want_of_a_library_goes_unseen():
                 assert re.match(r'[\w-]+ is not installed(: |$)', reason), f'{path.name}:{node.lineno}'
                 seen.add(reason.partition(' ')[0])
     assert seen - elsewhere <= set(installed) and not elsewhere & set(installed)
-    assert {flag.lower() for flag in book.NEEDS} <= {name.lower() for name in installed}  # the cells that test_notebooks leaves out
+    # the cells that test_notebooks leaves out
+    assert {flag.lower() for flag in book.NEEDS} <= {name.lower() for name in installed}
 
 
 def test_the_workflow_calls_what_is_there():

@@ -250,16 +250,19 @@ def library(name):
 def test_a_number_and_an_array_are_limits_of_update(name, dtype):
     make = library(name)
     low, high = [1e-3, .3], [.55, 40.0]
-    for limits, each in [((0, high), [(0, .55), (0, 40)]), ((low, 50), [(1e-3, 50), (.3, 50)]), ((low, high), [(1e-3, .55), (.3, 40)]),
+    for limits, each in [((0, high), [(0, .55), (0, 40)]), ((low, 50), [(1e-3, 50), (.3, 50)]),
+                         ((low, high), [(1e-3, .55), (.3, 40)]),
                          ((low, float('inf')), [(1e-3, float('inf')), (.3, float('inf'))])]:
         limits = tuple(make(x, dtype) if isinstance(x, list) else x for x in limits)
         kinds = [(make([.5, .4], dtype), 1.2), (.5, make([1.2, 3.0], dtype))]
         for etas, factors in zip(kinds, ([(.5, 1.2), (.4, 1.2)], [(.5, 1.2), (.5, 3.0)])):
             state, alone = init(make([0, 0], dtype), .5), [init(np.zeros(1, dtype), .5) for _ in range(2)]
             for gs, loss in ([1, -1], 3.0), ([1, 1], 4.0), ([1, 1], 1.0), ([-1, 1], math.nan), ([1, -1], 2.0):
-                dw, state = update(make(gs, dtype), state, variant='irprop+', etas=etas, step_sizes=limits, loss=loss)
+                dw, state = update(make(gs, dtype), state, variant='irprop+', etas=etas, step_sizes=limits,
+                                   loss=loss)
                 for i, g in enumerate(gs):
-                    move, alone[i] = update(np.full(1, g, dtype), alone[i], variant='irprop+', etas=factors[i], step_sizes=each[i], loss=loss)
+                    move, alone[i] = update(np.full(1, g, dtype), alone[i], variant='irprop+',
+                                            etas=factors[i], step_sizes=each[i], loss=loss)
                     assert np.asarray(dw)[i] == move[0] and np.asarray(state.step)[i] == alone[i].step[0]
 
 
@@ -272,7 +275,8 @@ def test_limits_that_do_not_fit_move_nothing_in_update(name, limits):
     before = np.asarray(state.sign).copy(), np.asarray(state.step).copy(), state.loss
     with pytest.raises((ValueError, RuntimeError)):
         update(make([1, 1], 'float64'), state, variant='rprop+', step_sizes=limits)
-    assert np.array_equal(before[0], np.asarray(state.sign)) and np.array_equal(before[1], np.asarray(state.step)) and before[2] == state.loss
+    assert (np.array_equal(before[0], np.asarray(state.sign))
+            and np.array_equal(before[1], np.asarray(state.step)) and before[2] == state.loss)
 
 
 def test_settings_of_another_library_are_refused_by_name():

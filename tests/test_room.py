@@ -396,7 +396,42 @@ def test_plans_stay_where_gradients_are_missing(path):
     assert [bits(p.data) for p in ps] == [bits(other.param_groups[0]['params'][0].data) for other in alone]
 
 
-@pytest.mark.parametrize('number', range(1, len(BACKENDS)))
+def modules_that_see(arrays, step):
+    "The modules of ours that get one of some arrays, or a list with one, as an argument during a step"
+    wanted, seen = {id(a) for a in arrays}, []
+
+    def watch(frame, event, _):
+        name = frame.f_globals.get('__name__', '')
+        if event == 'call' and name.startswith('rprop_lit.'):
+            values = [frame.f_locals[key] for key in frame.f_code.co_varnames[:frame.f_code.co_argcount]]
+            found = [x for value in values for x in (value if isinstance(value, list) else [value])]
+            if any(id(x) in wanted for x in found):
+                seen.append(name)
+    sys.setprofile(watch)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return list(dict.fromkeys(seen))
+
+
+@pytest.mark.parametrize('count', [1, 20])
+def test_weights_and_gradients_pass_through_four_modules(path, count):
+    params = [Parameter(np.zeros(n + 1, np.float32)) for n in range(count)]
+    for p in params:
+        p.grad = np.ones_like(p.data)
+    optimizer = Rprop(params, variant='irprop+')
+    optimizer.step(loss=1.0)
+    for arrays in ([p.data for p in params], [p.grad for p in params]):
+        seen = modules_that_see(arrays, lambda: optimizer.step(loss=1.0))
+        assert seen and len(seen) <= 4, seen
+        assert {name.rpartition('.')[2] for name in seen} <= {'parameters', 'engine', 'rows', 'arrays'}, seen
+
+
+CPU = [k for k, backend in enumerate(BACKENDS) if type(backend).__name__ != 'Cuda']
+
+
+@pytest.mark.parametrize('number', CPU)
 def test_an_error_inside_a_backend_is_an_error(monkeypatch, number):
     "No exception is taken for `this backend does not fit`"
     config_before = config.backend

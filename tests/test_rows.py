@@ -135,7 +135,8 @@ def test_bundles_of_every_kind_make_the_bits_of_the_readable_rule(path, kind, dt
     arrays[2] = np.asfortranarray(arrays[2]).T
     if kind == 'with holes':
         arrays[0] = np.repeat(arrays[0], 2)[::2]
-    gs = [[g * np.where(random.random(a.shape) < .3, -1, 1).astype(dtype) for g in [random.normal(size=a.shape).astype(dtype)] * 8] for a in arrays]
+    gs = [[g * np.where(random.random(a.shape) < .3, -1, 1).astype(dtype)
+           for g in [random.normal(size=a.shape).astype(dtype)] * 8] for a in arrays]
     for g in gs[0]:
         g[0] = 0  # so that this weight stays -0.0
     expected = walked_alone(arrays, gs, variant)

@@ -14,7 +14,7 @@ from streams import bits
 from rprop_lit import Parameter, Rprop, minimize, scale
 from rprop_lit.inside import cluster, pieces
 from rprop_lit.inside.pieces import PIECE_BYTES, pieces_of, rows_of
-from rprop_lit.scale import Manner, Sum, added, block_sum, full_batch, tree_sum
+from rprop_lit.scale import Manner, Sum, _block_sum, added, full_batch, tree_sum
 
 
 def least_squares(w, piece):
@@ -173,7 +173,7 @@ def test_a_single_array_and_a_single_file(folder):
     g = full_batch(lambda w, X: ((X @ w).sum(), X.sum(0)), data()[0], batch_size=30)
     assert bits(f(np.ones(5))[1]) == bits(g(np.ones(5))[1]) and f.pieces == 4
     assert ([p.name for p in pieces_of(folder / '0.npz')] == ['']
-            and pieces.opened(folder / '0.npz')['y'].shape == (10,))
+            and pieces._opened(folder / '0.npz')['y'].shape == (10,))
 
 
 def test_large_arrays_are_cut_without_being_told():
@@ -515,7 +515,7 @@ def test_weights_go_where_the_pieces_are_and_gradients_come_back(cupy):
     there = [(cupy.asarray(a), cupy.asarray(b)) for a, b in cut(X, y, 10)]
     for pieces_, start in ((there, w), (there, cupy.asarray(w)), (cut(X, y, 10), cupy.asarray(w))):
         error, g = full_batch(on_device_only, pieces_, mean=False)(start)
-        block = block_sum(Manner(on_device_only, np.dtype(float), False), start, pieces_of(pieces_))
+        block = _block_sum(Manner(on_device_only, np.dtype(float), False), start, pieces_of(pieces_))
         assert type(block.g) is type(start)  # what a worker sends home
         assert (type(g) is type(start) and type(error) is float and error == expected[0]
                 and bits(g) == bits(expected[1]))
@@ -548,7 +548,7 @@ def test_importing_and_using_it_brings_numpy_alone():
 def test_a_block_is_a_task():
     X, y = data()
     f = full_batch(least_squares, (X, y), batch_size=10)
-    blocks = [block_sum(f.runner.manner, np.ones(5), list(pieces_of((X, y), 10))[i:i + 4])
+    blocks = [_block_sum(f.runner.manner, np.ones(5), list(pieces_of((X, y), 10))[i:i + 4])
               for i in range(0, 10, 4)]
     whole = tree_sum(blocks, added)
     assert (isinstance(whole, Sum) and bits(whole.g) == bits(f(np.ones(5))[1])

@@ -1,4 +1,5 @@
-"""The solver: the same bits as the optimizer, honest stops, bounds never left, and clear outcomes for bad input."""
+"""The solver: the same bits as the optimizer, honest stops, bounds never left,
+and clear outcomes for bad input."""
 import io
 import json
 import math
@@ -1287,7 +1288,8 @@ def test_nested_structures_come_back_as_they_were():
 
 def test_tensors_in_a_list_are_refused_as_one_is():
     torch = pytest.importorskip('torch', reason='torch is not installed')
-    for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)], [1.0, [torch.ones(2)]]):
+    for x0 in ([torch.tensor(1.), torch.tensor(2.)], [torch.tensor(1., requires_grad=True)],
+               [1.0, [torch.ones(2)]]):
         with pytest.raises(TypeError, match='x0 is a torch tensor'):
             minimize(square, x0)
 
@@ -1590,9 +1592,11 @@ def run(path, die_at, variant, jac):
             os.kill(os.getpid(), 9)
         error, g = rosenbrock(3).fun(x)
         return (error, g) if jac == 'True' else error
-    r = minimize(fun, [-1.2, 1.0, 0.7], variant=variant, jac=True if jac == 'True' else jac, bounds=[(-2, 2)] * 3,
+    r = minimize(fun, [-1.2, 1.0, 0.7], variant=variant, jac=True if jac == 'True' else jac,
+                 bounds=[(-2, 2)] * 3,
                  options={'checkpoint': path, 'checkpoint_every': 3, 'maxiter': 120, 'trace': True})
-    return r.x.tobytes(), r.jac.tobytes(), r.fun.hex(), r.nit, r.nfev, r.njev, r.status, len(r.trace), r.trace.errors, r.message
+    return (r.x.tobytes(), r.jac.tobytes(), r.fun.hex(), r.nit, r.nfev, r.njev, r.status, len(r.trace),
+            r.trace.errors, r.message)
 '''
 
 
@@ -1603,7 +1607,8 @@ def run_to_the_end(path, variant, jac):
 
 
 def run_till_killed(path, die_at, variant, jac):
-    done = subprocess.run([sys.executable, '-c', f'{RUN}run(*sys.argv[1:])', str(path), str(die_at), variant, jac], capture_output=True, text=True,
+    command = [sys.executable, '-c', f'{RUN}run(*sys.argv[1:])', str(path), str(die_at), variant, jac]
+    done = subprocess.run(command, capture_output=True, text=True,
                           env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent)))
     assert done.returncode == -signal.SIGKILL, done.stderr
 

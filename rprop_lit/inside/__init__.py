@@ -1,1 +1,4 @@
-"""The machine room: how it is fast and safe. May change without notice; what users may import is re-exported above it."""
+"""The machine room: how it is fast and safe.
+
+It may change without notice; what users may import is re-exported above it.
+"""

@@ -81,27 +81,14 @@ def _trace_columns(points: list[Point], tree: Any) -> dict[str, Any]:
 def write_checkpoint(path: str, mark: str, now: Snapshot, record: Record, trace: Any, space: Space) -> None:
     "Write a walk and the record of it to a file, at once"
     seen = dict(zip(_EVALUATIONS, (now.here, now.last, now.tried, record.best)))
-    arrays = {
-        f'{name}.{field}': on_host(getattr(e, field))
-        for name, e in seen.items()
-        for field in ('x', 'g', 'slope')
-    }
-    about = {
-        'format': 1,
-        'mark': mark,
-        'errors': [e.fun for e in seen.values()],
-        'loss': float(now.state.loss),
-        'counts': [now.nit, now.nfev, now.njev, bool(now.undone)],
-        'optimality': record.optimality,
-        'first': record.first,
-        'past': list(record.past),
-        'seconds': record.seconds,
-    }
-    arrays |= {
-        'sign': on_host(now.state.sign),
-        'step': on_host(now.state.step),
-        'about': np.array(json.dumps(about)),
-    }
+    arrays = {f'{name}.{field}': on_host(getattr(e, field))
+              for name, e in seen.items() for field in ('x', 'g', 'slope')}
+    about = {'format': 1, 'mark': mark, 'errors': [e.fun for e in seen.values()],
+             'loss': float(now.state.loss), 'counts': [now.nit, now.nfev, now.njev, bool(now.undone)],
+             'optimality': record.optimality, 'first': record.first, 'past': list(record.past),
+             'seconds': record.seconds}
+    arrays |= {'sign': on_host(now.state.sign), 'step': on_host(now.state.step),
+               'about': np.array(json.dumps(about))}
     write_arrays(path, arrays | ({} if trace is None else _trace_columns(list(trace), space.tree)))
 
 # %% ../../nbs/inside/68_checkpoint.ipynb #68a00011
@@ -122,22 +109,23 @@ def _trace_rows(arrays: dict, space: Space) -> list[Point]:
     ]
 
 
-def read_checkpoint(
-    path: str, mark: str, space: Space, window: int
-) -> tuple[Snapshot, Record, list[Point] | None]:
-    "The walk, the record and the trace in a file; ValueError if it is damaged or of another problem"
+def _parts_of(path: str, mark: str) -> tuple[dict, dict]:
+    "The arrays in a file, and what it says of them; ValueError if it is damaged or of another problem"
     arrays = read_arrays(path)
     about = json.loads(str(arrays['about'])) if 'about' in arrays else {}
     if about.get('mark') != mark:
         raise ValueError(
             f'checkpoint={path!r} belongs to another problem: the start, the bounds or the settings differ. '
-            f'Name another file, or delete this one to start anew'
-        )
-    own = {
-        name: space.xp.asarray(array)
-        for name, array in arrays.items()
-        if not name.startswith(('about', 'trace'))
-    }
+            f'Name another file, or delete this one to start anew')
+    return arrays, about
+
+
+def read_checkpoint(path: str, mark: str, space: Space,
+                    window: int) -> tuple[Snapshot, Record, list[Point] | None]:
+    "The walk, the record and the trace in a file; ValueError if it is damaged or of another problem"
+    arrays, about = _parts_of(path, mark)
+    own = {name: space.xp.asarray(array) for name, array in arrays.items()
+           if not name.startswith(('about', 'trace'))}
     here, last, tried, best = (
         Evaluation(own[f'{name}.x'], fun, own[f'{name}.g'], own[f'{name}.slope'])
         for name, fun in zip(_EVALUATIONS, about['errors'])

@@ -14,6 +14,7 @@ import numpy as np
 
 from .parameters import check_parameter, held, members
 from .settings import Settings
+from ..variants import Flip, flip_for, read_loss, variant_named
 
 # %% ../../nbs/inside/42_groups.ipynb #d38b3791
 def as_groups(params: Any) -> list[dict]:
@@ -111,6 +112,16 @@ class Group(dict):
         if value is not None:
             super().__setitem__('loss', value)
         return self['loss']
+
+    def compares(self) -> bool:
+        "Does the variant compare errors?"
+        return variant_named(self.settings.variant).undo == 'if worse'
+
+    def flip(self, loss: Any) -> Flip:
+        "What the variant does at the flips of this step; an error is read only where it is compared"
+        if not self.compares():
+            return flip_for(self.settings.variant, None, math.inf)
+        return flip_for(self.settings.variant, read_loss(loss, self.settings.maximize), self.last_loss())
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})

@@ -9,13 +9,15 @@ __all__ = ['BEFORE', 'AFTER', 'MANNERS', 'departs', 'verdict', 'imitate', 'expla
 # %% ../../nbs/inside/72_habits.ipynb #72a00002
 from collections.abc import Callable
 from functools import cache
+from itertools import compress
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..rule import update_one
 from ..variants import VARIANTS, variant_named
-from .traces import GoldenTrace
+from .traces import GoldenTrace, run
 
 # %% ../../nbs/inside/72_habits.ipynb #300567a7
 def _slack(trace: GoldenTrace, want: tuple) -> float:
@@ -151,22 +153,17 @@ def diagnose(pairs: list) -> tuple[str, tuple]:
         return 'unknown', ()
     return max(row for variant in VARIANTS for row in _add_habits(pairs, variant))[2:]
 
-# %% ../../nbs/inside/72_habits.ipynb #72b00002
-from itertools import compress
-from typing import NamedTuple
-
-from .traces import run
-
 # %% ../../nbs/inside/72_habits.ipynb #a9d42e24
 def side_by_side(factory: Callable, trace: GoldenTrace) -> str:
-    "Verdict on two weights in one array, which must walk as each alone; 'not set' if it takes only one"
+    "Verdict on a `factory` with the weights of a `trace` two by two: each must walk as alone, or 'not set'"
     both = tuple(zip(trace.gradients, trace.gradients[::-1]))
     alone = [run(factory, GoldenTrace(**vars(trace) | {'gradients': stream})) for stream in zip(*both)]
     two = {'gradients': both, 'start': (trace.start, trace.start), 'origin': 'convention'}
     pair = run(factory, GoldenTrace(**vars(trace) | two))
     if not all(alone) or not pair or pair.refused:
         return 'not set'
-    return verdict(pair.weights, sum(zip(*(walked.weights for walked in alone), strict=True), ()), trace)  # type: ignore[union-attr]
+    want = sum(zip(*(walked.weights for walked in alone), strict=True), ())  # type: ignore[union-attr]
+    return verdict(pair.weights, want, trace)
 
 # %% ../../nbs/inside/72_habits.ipynb #55ae263a
 class Report(NamedTuple):

@@ -81,14 +81,9 @@ def _tell_all(listeners: list[Listener], p: Point, record: Record) -> Ending | N
     return None
 
 
-def walk_until(
-    walker: Walker,
-    now: Snapshot,
-    record: Record | None,
-    listeners: list[Listener],
-    o: dict[str, Any],
-    save: Callable[[Snapshot, Record], None],
-) -> tuple[Snapshot, Record, Ending]:
+def walk_until(walker: Walker, now: Snapshot, record: Record | None, listeners: list[Listener],
+               o: dict[str, Any], save: Callable[[Snapshot, Record], None],
+               ) -> tuple[Snapshot, Record, Ending]:
     "The last snapshot, the record and the ending of a walk that begins, or goes on, at a snapshot"
     began, p, ending = time.monotonic(), point_of(walker, now), None
     if record is None:

@@ -19,7 +19,7 @@ from .settings import Settings
 
 # %% ../../nbs/inside/54_states.ipynb #ef963c32
 class States(MutableMapping):
-    "What is remembered: a `Memory` for each parameter, which is empty before the first step of the parameter"
+    "What is remembered: `memories`, a `Memory` for each parameter, empty before the parameter's first step"
     def __init__(self, memories: dict) -> None:
         self._memories = memories
 
@@ -66,7 +66,7 @@ def state_of(groups: list, memories: dict) -> dict:
 
 # %% ../../nbs/inside/54_states.ipynb #e00880b2
 class Unmatched(NamedTuple):
-    "What was left over when a state was loaded: names here without an entry there, and the other way round"
+    "Names left over when a state was loaded: `missing` in the state, or `unknown` here"
     missing: list
     unknown: list
 

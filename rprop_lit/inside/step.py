@@ -19,7 +19,7 @@ from .groups import Group
 from .parameters import held
 
 # %% ../../nbs/inside/52_step.ipynb #eb5dd14b
-BACKENDS: list[Backend] = [Cuda(), Compiled(), Blocks(), Readable()]  # the first that fits is asked
+BACKENDS: list[Backend] = [Compiled(), Blocks(), Cuda(), Readable()]  # the first that fits is asked
 
 # %% ../../nbs/inside/52_step.ipynb #bc13c66f
 def loss_of(closure: Callable[[], Any]) -> Any:
@@ -43,14 +43,15 @@ def _ready(group: Group, memories: dict, loss: Any) -> tuple:
         check_capture([[held(p)] for p in group['params']], False)
         plan_anew(group, memories)
         found = [plan.read() for plan in group.plans]
-    for plan, (ws, gs) in zip(group.plans, found):
+    gpus = [(plan, *read) for plan, read in zip(group.plans, found) if not plan.numpy]
+    for plan, ws, gs in gpus:
         store = plan.store
         begun = not store.waiting or all(n >= 0 or g is None for n, g in zip(store.counts.tolist(), gs))
         check_capture([ws], begun)
     if group.settings.nonfinite == 'raise':
         for plan, (_, gs) in zip(group.plans, found):
             plan.check_finite(gs)
-    flip = flip_of(group, loss, [ws for ws, _ in found])
+    flip = flip_of(group, loss, [ws for ws, _ in found]) if gpus else group.flip(loss)
     return flip, [(plan, *read) for plan, read in zip(group.plans, found)]
 
 # %% ../../nbs/inside/52_step.ipynb #0ba2de85

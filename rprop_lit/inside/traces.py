@@ -6,6 +6,8 @@
 __all__ = ['HELP', 'GoldenTrace', 'traces', 'Walked', 'Misuse', 'run', 'run_program', 'parser', 'factory_named']
 
 # %% ../../nbs/inside/70_traces.ipynb #70a00002
+import argparse
+import importlib
 import importlib.resources
 import json
 import os
@@ -170,10 +172,6 @@ def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walk
         )
     return Walked(weights) if weights else None
 
-# %% ../../nbs/inside/70_traces.ipynb #70b00002
-import argparse
-import importlib
-
 # %% ../../nbs/inside/70_traces.ipynb #70b00003
 HELP = """
 A factory is called as factory(w, lr, etas, step_sizes) and returns step(w, g, loss), which returns new
@@ -206,20 +204,13 @@ def parser() -> argparse.ArgumentParser:
         prog='python -m rprop_lit.conformance',
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Which Rprop is it, or where and how does it depart? Golden traces tell.',
-    )
-    parser.add_argument(
-        'factory', nargs='?', default='rprop_lit.conformance:ours:irprop-', help='package.module:factory'
-    )
-    parser.add_argument(
-        '--command', help='a program in any language, with its arguments, instead of a factory'
-    )
-    parser.add_argument(
-        '--dtype',
-        default='float64',
-        choices=['float64', 'float32', 'float16'],
-        help='type of the weights and the gradients (default: float64)',
-    )
+        description='Which Rprop is it, or where and how does it depart? Golden traces tell.')
+    parser.add_argument('factory', nargs='?', default='rprop_lit.conformance:ours:irprop-',
+                        help='package.module:factory')
+    parser.add_argument('--command',
+                        help='a program in any language, with its arguments, instead of a factory')
+    parser.add_argument('--dtype', default='float64', choices=['float64', 'float32', 'float16'],
+                        help='type of the weights and the gradients (default: float64)')
     parser.add_argument('--list', action='store_true', help='only list the traces')
     return parser
 

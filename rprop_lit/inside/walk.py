@@ -220,18 +220,9 @@ def _evaluator(fun: Callable, jac: Any, args: Any, space: Space) -> Callable[[An
     )
 
 # %% ../../nbs/inside/65_walk.ipynb #65a00004
-def prepare(
-    fun: Callable,
-    x0: Any,
-    args: Any,
-    jac: Any,
-    variant: VariantName,
-    bounds: Any,
-    lr: Any = 'auto',
-    etas: Any = (0.5, 1.2),
-    step_sizes: Any = (0.0, math.inf),
-    safe: bool = False,
-) -> tuple[Walker, Any, State]:
+def prepare(fun: Callable, x0: Any, args: Any, jac: Any, variant: VariantName, bounds: Any, lr: Any = 'auto',
+            etas: Any = (0.5, 1.2), step_sizes: Any = (0.0, math.inf),
+            safe: bool = False) -> tuple[Walker, Any, State]:
     "The walker, its start and its first state; every setting is checked here, and nothing is evaluated"
     if not isinstance(safe, (bool, np.bool_)):
         raise ValueError(f'safe={safe!r}: need True or False')

@@ -17,9 +17,9 @@ SURVIVES = T + 'test_the_last_error_survives'
 FAULTS = {
     'CuPy is not recognised': (
         T + 'test_arrays_are_recognised', 'rule:namespace', "'cupy', 'numpy'", "'numpy'"),
-    'memory on the host': (T + 'test_tensors_on_the_gpu', 'inside/memory:zeros', ', device=like.device', ''),
+    'memory on the host': (T + 'test_tensors_on_the_gpu', 'inside/memory:_zeros', ', device=like.device', ''),
     'subnormal numbers are flushed': (
-        T + 'test_subnormal_numbers_are_not_flushed', CUDA + 'options', "'--ftz=false'", "'--ftz=true'"),
+        T + 'test_subnormal_numbers_are_not_flushed', CUDA + '_options', "'--ftz=false'", "'--ftz=true'"),
     'the last error stays on the GPU': (
         T + 'test_the_last_error_is_a_number_for_everybody', 'inside/groups:Group.last_loss',
         'value is not None', 'False'),
@@ -27,12 +27,12 @@ FAULTS = {
         T + 'test_the_last_error_is_a_number_for_everybody', 'inside/groups:Group.update',
         "'loss' in new", 'False'),
     'a host error forgets that of the GPU': (
-        SURVIVES, CUDA + 'flip_of', 'group.last_loss()', "group['loss']"),
+        SURVIVES, 'inside/groups:Group.flip', 'self.last_loss()', "self['loss']"),
     'a new place for the error forgets the last one': (
         SURVIVES, CUDA + '_compared_there', 'DeviceLoss(w, group.last_loss())', 'DeviceLoss(w, math.inf)'),
     'the error is remembered by each launch': (
         T + 'test_more_arrays_than_arguments_hold_take_another_launch', CUDA + 'Launcher.launch',
-        ' and (packed is self.as_bytes[-1])', ''),
+        ' and one is self.launches[-1]', ''),
     'a capture fills in the last error': (CAPTURE, CUDA + 'flip_of', 'if captured and (', 'if False and ('),
     'a capture reads the error': (CAPTURE, CUDA + 'flip_of', 'if captured:', 'if False:'),
     'a capture keeps a copy': (CAPTURE, CUDA + '_copy', 'place.captured', 'False'),
@@ -55,26 +55,26 @@ FAULTS = {
     'a gradient of another device': (
         T + 'test_two_devices', 'inside/parameters:kinds', ', a.data.device_id', ''),
     'an error of another device': (
-        T + 'test_two_devices', CUDA + 'flip_of',
+        T + 'test_two_devices', CUDA + '_check_place',
         'there is not None and None not in here and (there not in here)', 'False'),
     'one kernel for all devices': (
         T + 'test_two_devices', CUDA + 'Launcher.launch',
-        'call.dtype[\'row\'].shape[0], self.device)', 'call.dtype[\'row\'].shape[0], 0)'),
+        'one.rows, self.device)', 'one.rows, 0)'),
     'lazy negatives as they lie': (
         T + 'test_lazy_and_sparse_gradients_of_torch', 'inside/parameters:gradient',
-        '.resolve_neg()', '', CUDA + 'all_whole', ' and (not x.is_neg())', ''),
+        '.resolve_neg()', '', CUDA + '_all_whole', ' and (not x.is_neg())', ''),
     'parts of rows begin anywhere': (
         T + 'test_one_launch_a_step_gives_numpys_bits', 'inside/memory:Store.__init__',
-        '16 if on_gpu(weights[0]) else 1', '1'),
+        '16 if _on_gpu(weights[0]) else 1', '1'),
     'gradients with holes as if whole': (
-        T + 'test_arrays_with_holes_give_numpys_bits', CUDA + 'all_whole', 'x.flags.c_contiguous', 'True'),
+        T + 'test_arrays_with_holes_give_numpys_bits', CUDA + '_all_whole', 'x.flags.c_contiguous', 'True'),
 }
 
 READ = 'test_cuda.py::test_the_reading_of_ptx_can_fail'
 BY_NVRTC = {
-    'NVIDIA may fuse': (READ, CUDA + 'options', "'--fmad=false', ", ''),
+    'NVIDIA may fuse': (READ, CUDA + '_options', "'--fmad=false', ", ''),
     'NVIDIA may flush': (
-        'test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA + 'options',
+        'test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA + '_options',
         "'--ftz=false'", "'--ftz=true'"),
     'one weight at a time': (
         'test_cuda.py::test_what_nvidias_compiler_makes_of_it', CUDA,

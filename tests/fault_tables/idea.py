@@ -167,7 +167,7 @@ FAULTS = {
     ),
     'two settings need not fit each other': (
         'test_refused.py::test_settings_that_do_not_fit_are_refused_by_name',
-        'inside/settings:pair_of',
+        'inside/settings:_pair_of',
         'np.broadcast_shapes(np.shape(low), np.shape(high))',
         'pass',
     ),

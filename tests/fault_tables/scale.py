@@ -19,14 +19,14 @@ FAULTS = {
         SCALE + 'test_sums_are_accumulated_in_float64_and_rounded_once', 'scale:_widened',
         'accumulate or g.dtype', 'g.dtype'),
     'a piece that fails has no number': (
-        SCALE + 'test_a_piece_that_raises_is_named', 'scale:piece_sum', 'piece {piece.number}', 'piece'),
+        SCALE + 'test_a_piece_that_raises_is_named', 'scale:_piece_sum', 'piece {piece.number}', 'piece'),
     'a piece that fails has no name': (
-        SCALE + 'test_a_piece_that_raises_is_named', 'scale:piece_sum', 'if piece.name', 'if False'),
+        SCALE + 'test_a_piece_that_raises_is_named', 'scale:_piece_sum', 'if piece.name', 'if False'),
     'weights stay at home': (
-        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'scale:piece_sum',
+        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'scale:_piece_sum',
         '_over(partial(_moved, xp=_library(data)), w)', 'w'),
     'gradients stay with the pieces': (
-        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'scale:piece_sum',
+        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'scale:_piece_sum',
         '_moved(g, namespace(v))', 'g'),
     'another shape is broadcast': (
         SCALE + 'test_a_gradient_of_another_layout_is_refused', 'scale:_widened',
@@ -50,7 +50,7 @@ FAULTS = {
         SCALE + 'test_one_piece_is_in_memory_at_a_time', 'inside/pieces:_listed_pieces',
         'del piece\n            yield from described', 'yield from described'),
     'a file is read as a whole': (
-        SCALE + 'test_a_file_larger_than_what_the_process_may_hold', 'inside/pieces:opened',
+        SCALE + 'test_a_file_larger_than_what_the_process_may_hold', 'inside/pieces:_opened',
         "mmap_mode='r'", "mmap_mode=None"),
     'the last rows are lost': (
         SCALE + 'test_every_kind_of_data_gives_the_same_bits', 'inside/pieces:cut',

@@ -165,13 +165,13 @@ FAULTS = {
     ),
     'any type is a gradient': (
         'test_solver.py::test_no_answer_is_misunderstood',
-        'inside/shapes:real',
+        'inside/shapes:_real',
         'array.dtype.kind not in kinds',
         'False',
     ),
     'masks are dropped': (
         'test_solver.py::test_no_answer_is_misunderstood',
-        'inside/shapes:real',
+        'inside/shapes:_real',
         'np.ma.is_masked(value)',
         'False',
     ),
@@ -435,7 +435,7 @@ FAULTS = {
     ),
     'a checkpoint is of any problem': (
         'test_solver.py::test_a_file_of_another_problem_is_refused',
-        'inside/checkpoint:read_checkpoint',
+        'inside/checkpoint:_parts_of',
         "about.get('mark') != mark",
         'False',
     ),
