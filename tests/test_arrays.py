@@ -250,7 +250,8 @@ def test_maximize_and_rows_laid_together(path):
     assert [bits(p.data) for p in apart] == [bits(q.data) for q in together]
 
 
-@pytest.mark.parametrize('settings', [{}, dict(etas=(0.5, np.full(1, 1.2))), dict(variant='irprop+')], ids=str)
+@pytest.mark.parametrize('settings', [{}, dict(etas=(0.5, np.full(1, 1.2))), dict(variant='irprop+')],
+                         ids=str)
 def test_to_climb_is_to_descend_by_minus_the_gradient(path, settings):
     up, down = ([Parameter(a) for a in awkward(np.float32) if a.ndim] for _ in range(2))
     climber, walker = Rprop(up, maximize=True, **settings), Rprop(down, **settings)
