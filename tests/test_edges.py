@@ -14,7 +14,8 @@ from streams import bits
 
 from rprop_lit import Parameter, Rprop, init, minimize, nn, scipy_method, update
 from rprop_lit.inside import files, loop
-from rprop_lit.inside.files import digest, write_arrays
+from rprop_lit.inside.files import _digest as digest
+from rprop_lit.inside.files import write_arrays
 from rprop_lit.inside.settings import check_ranges
 from rprop_lit.pictures import contours, heat, path, trace
 from rprop_lit.problems import bowl, noisy, plateau, rosenbrock, slopes_of
