@@ -235,3 +235,21 @@ def test_weights_with_a_negative_bit_are_refused():
     for w in (torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j]).conj().imag):
         with pytest.raises(ValueError, match='whose numbers are not in its memory'):
             Rprop([w.requires_grad_()])
+
+
+# ---- found by mutants
+
+def test_a_gradient_for_a_list_is_a_list():
+    start = [np.ones(2), np.ones(2)]
+    with pytest.raises(ValueError, match='expected 2 arrays, as in x0, not ndarray'):
+        minimize(lambda x: (1.0, np.ones((2, 2))), start)
+    with pytest.raises(ValueError, match='expected 2 arrays, as in x0, not 3 in a list'):
+        minimize(lambda x: (1.0, [np.ones(2)] * 3), start)
+
+
+def test_an_array_that_lies_on_itself_beside_another_one():
+    base = np.zeros(10)
+    first = base[::2]  # the other one lies between its numbers
+    second = np.lib.stride_tricks.as_strided(base[1:], (2, 2), (16, 16))
+    with pytest.raises(ValueError, match='second is there twice'):
+        Rprop([('first', Parameter(first)), ('second', Parameter(second))]).step()
