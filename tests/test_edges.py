@@ -253,3 +253,10 @@ def test_an_array_that_lies_on_itself_beside_another_one():
     second = np.lib.stride_tricks.as_strided(base[1:], (2, 2), (16, 16))
     with pytest.raises(ValueError, match='second is there twice'):
         Rprop([('first', Parameter(first)), ('second', Parameter(second))]).step()
+
+
+def test_a_trace_may_begin_where_a_run_without_one_was_left(tmp_path):
+    how = {'checkpoint': str(tmp_path / 'run'), 'gtol': 0, 'ftol': 0}
+    first = minimize(rosenbrock().fun, [-1.2, 1.0], options={**how, 'maxiter': 7})
+    second = minimize(rosenbrock().fun, [-1.2, 1.0], options={**how, 'maxiter': 12, 'trace': True})
+    assert first.nit == 7 and second.nit == 12 and 5 <= len(second.trace) <= 6
