@@ -153,7 +153,13 @@ class Sequential(Module):
 
 # %% ../nbs/use/45_nn.ipynb #f16b75c0
 class MSELoss(Module):
-    "The mean of the squared differences between a prediction and its target"
+    """The mean of the squared differences between a prediction and its target.
+
+    Examples
+    --------
+    >>> MSELoss()(Tensor([1.0, 2.0]), np.array([1.0, 4.0])).item()
+    2.0
+    """
 
     def forward(self, prediction: Any, target: Any) -> Tensor:
         "The loss of `prediction` and `target`; ValueError if their shapes differ"

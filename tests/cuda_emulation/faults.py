@@ -32,7 +32,7 @@ FAULTS = {
         SURVIVES, CUDA + '_compared_there', 'DeviceLoss(w, group.last_loss())', 'DeviceLoss(w, math.inf)'),
     'the error is remembered by each launch': (
         T + 'test_more_arrays_than_arguments_hold_take_another_launch', CUDA + 'Launcher.launch',
-        ' and one is self.launches[-1]', ''),
+        ' and (one is self.launches[-1])', ''),
     'a capture fills in the last error': (CAPTURE, CUDA + 'flip_of', 'if captured and (', 'if False and ('),
     'a capture reads the error': (CAPTURE, CUDA + 'flip_of', 'if captured:', 'if False:'),
     'a capture keeps a copy': (CAPTURE, CUDA + '_copy', 'place.captured', 'False'),
