@@ -134,15 +134,14 @@ def step_one(variant: str, g: float, error: float | None, state: State,
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
 def cast_pair(pair: Any, step: Any) -> tuple[Any, Any]:
-    "A `pair` of factors or limits in the type of `step`, at most its largest number: numbers, or two arrays"
-    xp = namespace(step)
-    largest = float(xp.finfo(step.dtype).max)
-    low, high = (namespace(x).clip(x, None, largest) if getattr(x, 'ndim', 0) else min(float(x), largest)
+    "Two factors or limits in the type of `step`, at most its largest number; arrays if one is"
+    top = float(namespace(step).finfo(step.dtype).max)
+    low, high = (namespace(x).clip(x, None, top) if getattr(x, 'ndim', 0) else min(float(x), top)
                  for x in pair)
-    if not isinstance(low, float) or not isinstance(high, float):  # a library's clip may take two arrays only
+    if {type(low), type(high)} != {float}:
         at = {'device': step.device} if is_tensor(step) else {}
-        low, high = (xp.asarray(x, dtype=step.dtype, **at) for x in (low, high))
-    return low + 0.0, high  # a limit of -0.0 is 0.0
+        low, high = (namespace(step).asarray(x, dtype=step.dtype, **at) for x in (low, high))
+    return low + 0.0, high  # -0.0 is 0.0
 
 # %% ../nbs/idea/20_variants.ipynb #b2d4d616
 def retreat(state: State, *, etas: Any, step_sizes: Any) -> tuple[Any, State]:

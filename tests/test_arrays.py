@@ -250,6 +250,20 @@ def test_maximize_and_rows_laid_together(path):
     assert [bits(p.data) for p in apart] == [bits(q.data) for q in together]
 
 
+@pytest.mark.parametrize('settings', [{}, dict(etas=(0.5, np.full(1, 1.2))), dict(variant='irprop+')],
+                         ids=str)
+def test_to_climb_is_to_descend_by_minus_the_gradient(path, settings):
+    up, down = ([Parameter(a) for a in awkward(np.float32) if a.ndim] for _ in range(2))
+    climber, walker = Rprop(up, maximize=True, **settings), Rprop(down, **settings)
+    for k, loss in enumerate(errors(20)):
+        for seed, (p, q) in enumerate(zip(up, down)):
+            p.grad = next(gradients(p.shape, 1, np.float32, 100 * k + seed))
+            q.grad = -p.grad
+        climber.step(loss=-loss)
+        walker.step(loss=loss)
+        assert [bits(p.data) for p in up] == [bits(q.data) for q in down]
+
+
 def test_flatten_keeps_values_state_and_shapes(path):
     params, twins = [Parameter(a) for a in awkward(np.float64)], [Parameter(a) for a in awkward(np.float64)]
     optimizer, twin = Rprop(params), Rprop(twins)

@@ -14,7 +14,8 @@ from streams import bits
 
 from rprop_lit import Parameter, Rprop, init, minimize, nn, scipy_method, update
 from rprop_lit.inside import files, loop
-from rprop_lit.inside.files import digest, write_arrays
+from rprop_lit.inside.files import _digest as digest
+from rprop_lit.inside.files import write_arrays
 from rprop_lit.inside.settings import check_ranges
 from rprop_lit.pictures import contours, heat, path, trace
 from rprop_lit.problems import bowl, noisy, plateau, rosenbrock, slopes_of
@@ -234,3 +235,28 @@ def test_weights_with_a_negative_bit_are_refused():
     for w in (torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j]).conj().imag):
         with pytest.raises(ValueError, match='whose numbers are not in its memory'):
             Rprop([w.requires_grad_()])
+
+
+# ---- found by mutants
+
+def test_a_gradient_for_a_list_is_a_list():
+    start = [np.ones(2), np.ones(2)]
+    with pytest.raises(ValueError, match='expected 2 arrays, as in x0, not ndarray'):
+        minimize(lambda x: (1.0, np.ones((2, 2))), start)
+    with pytest.raises(ValueError, match='expected 2 arrays, as in x0, not 3 in a list'):
+        minimize(lambda x: (1.0, [np.ones(2)] * 3), start)
+
+
+def test_an_array_that_lies_on_itself_beside_another_one():
+    base = np.zeros(10)
+    first = base[::2]  # the other one lies between its numbers
+    second = np.lib.stride_tricks.as_strided(base[1:], (2, 2), (16, 16))
+    with pytest.raises(ValueError, match='second is there twice'):
+        Rprop([('first', Parameter(first)), ('second', Parameter(second))]).step()
+
+
+def test_a_trace_may_begin_where_a_run_without_one_was_left(tmp_path):
+    how = {'checkpoint': str(tmp_path / 'run'), 'gtol': 0, 'ftol': 0}
+    first = minimize(rosenbrock().fun, [-1.2, 1.0], options={**how, 'maxiter': 7})
+    second = minimize(rosenbrock().fun, [-1.2, 1.0], options={**how, 'maxiter': 12, 'trace': True})
+    assert first.nit == 7 and second.nit == 12 and 5 <= len(second.trace) <= 6
