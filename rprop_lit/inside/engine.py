@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from types import NoneType
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,7 +33,7 @@ def _viewer(w: Any) -> Callable | None:
     "What makes of arrays the form that the backends take: NumPy's where it can be had, and pairs of reals"
     real = 'complex' not in str(w.dtype)
     if on_cpu(w) and 'bfloat16' not in str(w.dtype):
-        return lambda some: [a if a is None else a.numpy() if real else reals(a).numpy() for a in some]
+        return lambda some: [a if a is None else (a if real else reals(a)).numpy(force=True) for a in some]
     if namespace(w) is np and type(w) is not np.ndarray:
         return lambda some: [a if a is None else reals(np.asarray(a)) for a in some]
     return None if real else lambda some: [a if a is None else reals(a) for a in some]
@@ -58,6 +59,8 @@ class Plan:
     bundles, places, scratch
         For NumPy: neighbours that are stepped together, where their moves lie in the scratch, and the
         scratch.
+    direct : bool
+        Whether NumPy can look into the parameters themselves: tensors of reals in the computer's memory.
     own : dict
         For a backend, to keep what it makes for this plan.
     """
@@ -76,6 +79,7 @@ class Plan:
         if self.numpy:
             self.sign, self.step = [row.numpy() if is_tensor(row) else row for row in (self.sign, self.step)]
             self._lay_scratch(first.dtype)
+        self.direct = self.bare and self.numpy and not arrays[0].is_complex()
         self.use(settings)
 
     def _lay_scratch(self, dtype: Any) -> None:
@@ -106,8 +110,8 @@ class Plan:
 
     def read(self) -> tuple[list, list] | None:
         "Weights and gradients as they are now; None if the weights are not what was planned for"
-        ws, gs = [p.data for p in self.params], [p.grad for p in self.params]
-        if set(map(type, ws)) != {self.kind} or kinds(ws, self.tensors) != self.kinds:
+        ws, gs = self.params if self.direct else [p.data for p in self.params], [p.grad for p in self.params]
+        if not self.direct and set(map(type, ws)) != {self.kind} or kinds(ws, self.tensors) != self.kinds:
             return None
         if self.numpy and not self.tensors and not all([w.flags.writeable for w in ws]):
             for w, label in zip(ws, self.labels):
@@ -119,19 +123,21 @@ class Plan:
 
     def _checked(self, gs: list) -> list:
         "Gradients that fit the weights, as they are or converted; None where there is none"
-        there = [g for g in gs if g is not None]
-        wanted = self.kinds
-        if len(there) < len(gs):
-            wanted = [kind for kind, g in zip(wanted, gs) if g is not None]
-        if not set(map(type, there)) <= {self.kind} or kinds(there, self.tensors) != wanted:
+        types, there, wanted = set(map(type, gs)), gs, self.kinds
+        if NoneType in types:
+            there = [g for g in gs if g is not None]
+            wanted = [[kind for kind, g in zip(column, gs) if g is not None] for column in wanted]
+        if not types <= {self.kind, NoneType} or kinds(there, self.tensors) != wanted:
             gs = [gradient(p, label) for p, label in zip(self.params, self.labels)]
-        elif self.tensors and any([g.requires_grad for g in there]):
+        elif self.tensors and not self.direct and any([g.requires_grad for g in there]):
             gs = [g if g is None else g.detach() for g in gs]
         return gs
 
     def begin(self, gs: list) -> np.ndarray:
         "Begin the memory of those that have a gradient for the first time"
-        counts, there = self.store.counts, np.array([g is not None for g in gs])
+        counts, there = self.store.counts, np.ones(len(gs), bool)
+        if NoneType in set(map(type, gs)):
+            there = np.array([g is not None for g in gs])
         for i in np.flatnonzero((counts < 0) & there) if self.store.waiting else ():
             part = slice(self.store.ends[i], self.store.ends[i] + self.store.sizes[i])
             self.sign[part] = 0

@@ -125,13 +125,16 @@ def gradient(p: Any, label: str) -> Any:
     return np.asarray(g) if isinstance(g, np.ndarray) else g
 
 # %% ../../nbs/inside/41_parameters.ipynb #80362b91
-def kinds(arrays: list, tensors: bool) -> list[tuple]:
-    "What must stay the same from step to step, of each array: type, shape and place"
+def kinds(arrays: list, tensors: bool) -> list[list]:
+    "What must stay the same from step to step: lists of types, shapes and places, an item for each array"
+    found: list[list] = [[a.dtype for a in arrays], [a.shape for a in arrays]]
     if tensors:
-        return [(a.dtype, a.shape, a.device, a.layout, a.is_conj(), a.is_neg()) for a in arrays]
-    if arrays and type(arrays[0]).__module__.partition('.')[0] == 'cupy':
-        return [(a.dtype, a.shape, a.data.device_id) for a in arrays]
-    return [(a.dtype, a.shape) for a in arrays]
+        found += [[a.device for a in arrays], [a.layout for a in arrays], [a.is_neg() for a in arrays]]
+        if arrays and arrays[0].is_complex():
+            found.append([a.is_conj() for a in arrays])
+    elif arrays and type(arrays[0]).__module__.partition('.')[0] == 'cupy':
+        found.append([a.data.device_id for a in arrays])
+    return found
 
 # %% ../../nbs/inside/41_parameters.ipynb #4c156911
 def finite(g: Any) -> bool:

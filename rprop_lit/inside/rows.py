@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache
 from itertools import accumulate
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ def bundles(sizes: list[int], most: int) -> list[tuple[int, int]]:
 # %% ../../nbs/inside/40_rows.ipynb #e9747e74
 def runs(gs: list, first: int, end: int) -> list[tuple[int, int]]:
     "Runs of neighbours between `first` and `end` that have a gradient: pairs (first, end)"
+    if NoneType not in set(map(type, gs[first:end])):
+        return [(first, end)] if first < end else []
     gone = [i for i in range(first, end) if gs[i] is None]
     cuts = zip([first, *[i + 1 for i in gone]], [*gone, end])
     return [(a, b) for a, b in cuts if a < b]
