@@ -29,7 +29,7 @@ from common import definitions, made, processor, read, write  # noqa: E402
 from rprop_lit import minimize  # noqa: E402
 from rprop_lit.scale import full_batch  # noqa: E402
 
-ROWS, COLUMNS, STEPS = 20_000_000, 50, 4
+ROWS, COLUMNS, STEPS = 20_000_000, 50, 20
 logistic = definitions('../use/70_scale')['logistic']
 OPTIONS = {'maxiter': STEPS, 'gtol': 0, 'ftol': 0}
 
@@ -180,7 +180,7 @@ def main(words):
     path = HERE / 'scale.json'
     results = read(path) or {}
     results['made'] = (made('numpy', 'dask', 'distributed', 'threadpoolctl')
-                       | {'hardware': f'{processor()}, {os.cpu_count()} cores, shared with other work'})
+                       | {'hardware': f'{processor()}, {os.cpu_count()} cores'})
     results['made']['command'] = '; '.join(f'python tests/evidence/scale.py {part}'
                                            for part in ('large', 'cost'))
     if words != ['cost']:
