@@ -134,7 +134,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
 def cast_pair(pair: Any, step: Any) -> tuple[Any, Any]:
-    "`pair`, factors or limits, in the type of `step`, at most its largest number: numbers, or else two arrays"
+    "`pair`, factors or limits, in the type of `step`, at most its largest number; arrays if one is"
     top = float(namespace(step).finfo(step.dtype).max)
     low, high = (namespace(x).clip(x, None, top) if getattr(x, 'ndim', 0) else min(float(x), top)
                  for x in pair)
