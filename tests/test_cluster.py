@@ -362,9 +362,10 @@ class Servers:
                    PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE),
                                                os.environ.get('PYTHONPATH', '')]))
         def run(*words):
-            log = open(folder / f'{words[0]}.log', 'a')
-            return subprocess.Popen([sys.executable, '-m', 'distributed.cli.dask_' + words[0], *words[1:]],
-                                    env=env, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+            with open(folder / f'{words[0]}.log', 'a') as log:  # the server has a copy of its own
+                return subprocess.Popen(
+                    [sys.executable, '-m', 'distributed.cli.dask_' + words[0], *words[1:]],
+                    env=env, stdout=log, stderr=log, start_new_session=True, cwd=folder)
         file = folder / 'scheduler.json'
         self.all = [run('scheduler', '--port', '0', '--no-dashboard', '--host', '127.0.0.1',
                         '--scheduler-file', str(file))]
