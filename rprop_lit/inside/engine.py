@@ -60,7 +60,7 @@ class Plan:
         For NumPy: neighbours that are stepped together, where their moves lie in the scratch, and the
         scratch.
     direct : bool
-        Whether NumPy can look into the parameters themselves: tensors of reals in the computer's memory.
+        Whether NumPy can look into the parameters themselves: tensors in the computer's memory.
     own : dict
         For a backend, to keep what it makes for this plan.
     """
@@ -79,7 +79,7 @@ class Plan:
         if self.numpy:
             self.sign, self.step = [row.numpy() if is_tensor(row) else row for row in (self.sign, self.step)]
             self._lay_scratch(first.dtype)
-        self.direct = self.bare and self.numpy and not arrays[0].is_complex()
+        self.direct = self.bare and self.numpy
         self.use(settings)
 
     def _lay_scratch(self, dtype: Any) -> None:
@@ -129,8 +129,6 @@ class Plan:
             wanted = [[kind for kind, g in zip(column, gs) if g is not None] for column in wanted]
         if not types <= {self.kind, NoneType} or kinds(there, self.tensors) != wanted:
             gs = [gradient(p, label) for p, label in zip(self.params, self.labels)]
-        elif self.tensors and not self.direct and any([g.requires_grad for g in there]):
-            gs = [g if g is None else g.detach() for g in gs]
         return gs
 
     def begin(self, gs: list) -> np.ndarray:
