@@ -169,6 +169,32 @@ def test_data_is_placed_once_and_lies_with_its_worker(client, monkeypatch):
     assert all(there.values())  # Dask may copy a piece to a worker that has nothing to do
 
 
+def test_each_worker_is_to_have_as_many_blocks(client, monkeypatch):
+    f = full_batch(logistic, make(), batch_size=BATCH, client=client)
+    meant, submit = [], client.submit
+    monkeypatch.setattr(client, 'submit', lambda *args, **more: (meant.append(more), submit(*args, **more))[1])
+    walk(f, 3)
+    addresses = sorted(client.ncores())
+    blocks = len(meant) // f.evaluations
+    assert all(more['allow_other_workers'] for more in meant)  # a worker that is gone keeps no block waiting
+    assert blocks == 12 and [more['workers'] for more in meant] == [
+        [address] for address in addresses for _ in range(blocks // 2)] * f.evaluations
+
+
+def test_pieces_are_aligned_when_they_arrive(client):
+    f = full_batch(logistic, make(), batch_size=BATCH, client=client)
+    f(np.zeros(COLUMNS))
+    def look(piece):
+        return type(piece), [part.flags.aligned for part in piece]
+    assert all(client.submit(look, source, pure=False).result() == (tuple, [True, True])
+               for source in f.runner.sources.values())
+
+
+def test_workers_may_be_threads_of_the_driver(alone):
+    with Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as threads:
+        assert walk(full_batch(logistic, make(), batch_size=BATCH, client=threads), 3)[0] == alone[:3]
+
+
 def test_blas_has_one_thread_on_the_workers(client):
     threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed')
     def look(w, piece):

@@ -120,6 +120,7 @@ def test_one_piece_is_the_whole():
 def folder(tmp_path):
     X, y = data()
     np.save(tmp_path / 'X.npy', X)
+    np.save(tmp_path / 'F.npy', np.asfortranarray(X))
     np.save(tmp_path / 'y.npy', y)
     for i, (part, target) in enumerate(cut(X, y, 10)):
         np.save(tmp_path / f'X{i}.npy', part)
@@ -159,6 +160,13 @@ def test_every_kind_of_data_gives_the_same_bits(name, folder):
     for w in (np.zeros(5), np.ones(5)):
         (error, g), (e, d) = f(w), expected(w)
         assert error == e and bits(g) == bits(d) and f.pieces == 10
+
+
+def test_a_file_in_columns_gives_the_bits_of_an_array_in_columns(folder):
+    X, y = data()
+    files = full_batch(least_squares, (folder / 'F.npy', folder / 'y.npy'), batch_size=10)(np.ones(5))
+    there = full_batch(least_squares, (np.asfortranarray(X), y), batch_size=10)(np.ones(5))
+    assert files[0] == there[0] and bits(files[1]) == bits(there[1])
 
 
 def test_pieces_of_a_list_are_cut_once_more():
@@ -365,6 +373,23 @@ def test_a_piece_that_raises_is_named(folder):
         full_batch(least_squares, files)(np.zeros(5))
     with pytest.raises(RuntimeError, match=r'^piece 1: TypeError'):
         full_batch(least_squares, [(X, y), 5])(np.zeros(5))
+
+
+def test_a_file_that_becomes_shorter_is_named(folder):
+    pieces_ = list(pieces_of((folder / 'X.npy', folder / 'y.npy'), 30))
+    np.save(folder / 'X.npy', data()[0][:99])
+    assert pieces_[2].source()[0].shape == (30, 5)
+    with pytest.raises(ValueError, match=r'X.npy. no longer has 100 rows: it must not change'):
+        pieces_[3].source()
+
+
+@pytest.mark.parametrize('shape, dtype', [((7,), '>f8'), ((7, 0), 'f4'), ((7, 2, 3), 'i2'), ((7,), 'f4,i1')])
+def test_rows_of_every_type_come_out_of_a_file(shape, dtype, tmp_path):
+    whole = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    np.save(tmp_path / 'x.npy', whole)
+    read_ = [pieces.read(piece) for piece in pieces_of(tmp_path / 'x.npy', 3)]
+    assert [len(part) for part in read_] == [3, 3, 1] and all(part.dtype == whole.dtype for part in read_)
+    assert np.array_equal(np.concatenate(read_), whole) and read_[0].flags.owndata is False
 
 
 def test_arrays_of_different_lengths_are_refused():

@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from .pieces import Piece, limit_blas, pieces_of
+from .pieces import Parcel, Piece, limit_blas, pieces_of
 
 # %% ../../nbs/inside/73_cluster.ipynb #57e0ad66
 def checked(client: Any) -> Any:
@@ -50,8 +50,10 @@ def on_worker(task: Callable, shared: Any, threads: int | None, w: Any, labels: 
 def _arrived(label: tuple, source: Any) -> Piece:
     "A piece on a worker: a file still to be opened, or data that is there"
     number, name, kind = label
+    # a worker in the driver's own process gets the parcel as it was sent
+    data = source.data if isinstance(source, Parcel) else source
     return (Piece(number, name, kind, source) if kind == 'file'
-            else Piece(number, name, 'here', lambda: source))
+            else Piece(number, name, 'here', lambda: data))
 
 # %% ../../nbs/inside/73_cluster.ipynb #c2a4fc42
 PATIENCE = 60.0
@@ -145,7 +147,7 @@ class Workers:
             return piece.source
         if piece.kind == 'dask':
             return self.client.compute(piece.source, workers=[address], allow_other_workers=True)
-        return _sent(self.client, piece.source(), workers=[address])
+        return _sent(self.client, Parcel(piece.source()), workers=[address])
 
     def place(self, addresses: list[str]) -> None:
         "Bring to the workers what is not there"
@@ -162,13 +164,12 @@ class Workers:
         return self.labels[number * self.size:(number + 1) * self.size]
 
     def submit(self, block: int, w: Any, addresses: list[str]) -> Any:
-        "The future of the task on one block; files are opened where they were before, if that worker lives"
+        "The future of the task on one block, meant for the worker that was given its pieces"
         labels = self.block(block)
-        files = all(label[2] == 'file' for label in labels)
-        place = ({'workers': [self.worker(labels[0][0], addresses)], 'allow_other_workers': True}
-                 if files else {})
+        # without a wish Dask goes where copies of the data are, and one worker may end up with most blocks
         return self.client.submit(on_worker, self.task, self.common, self.threads, w, labels,
-                                  *(self.sources[label[0]] for label in labels), pure=False, **place)
+                                  *(self.sources[label[0]] for label in labels), pure=False,
+                                  workers=[self.worker(labels[0][0], addresses)], allow_other_workers=True)
 
     def attempt(self, w: Any, todo: list[int], results: dict, tell: Callable[[int], Any]) -> None:
         "Compute the blocks that are still to do, as far as workers live"

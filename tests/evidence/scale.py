@@ -89,11 +89,24 @@ def large():
 # ---- costs
 
 def net(w, piece):
-    "A network of one hidden layer, squared errors: much work for each byte"
+    "A network of one hidden layer, squared errors: much work for each byte, one large array for itself"
     X, y = piece
-    h = np.tanh(X @ w[0])
+    h = X @ w[0]
+    np.tanh(h, out=h)
     off = h @ w[1] - y
-    return 0.5 * float(off @ off), [X.T @ (np.outer(off, w[1]) * (1 - h * h)), h.T @ off]
+    outer = h.T @ off
+    np.multiply(h, h, out=h)
+    np.subtract(1, h, out=h)
+    h *= off[:, None]
+    h *= w[1]
+    return 0.5 * float(off @ off), [X.T @ h, outer]
+
+
+def rows_and_weights(rows, hidden):
+    "Random rows, and weights for a network with so many hidden units"
+    random = np.random.default_rng(0)
+    draw = lambda *shape: random.standard_normal(shape, dtype=np.float32)  # noqa: E731
+    return (draw(rows, COLUMNS), draw(rows)), [draw(COLUMNS, hidden) / 7, draw(hidden) / hidden**0.5]
 
 
 def turns(ways, count):
@@ -107,18 +120,15 @@ def turns(ways, count):
     return {name: [statistics.median(column) for column in zip(*times)] for name, times in found.items()}
 
 
-def streaming(count=9):
+def streaming(count=9, rows=640_000, batch=5_000):
     "One pass over a file in pieces against one pass in memory"
     from threadpoolctl import threadpool_limits
-    folder, random = Path(tempfile.mkdtemp()), np.random.default_rng(0)
-    X, y = (random.standard_normal((40_000, 50), dtype=np.float32),
-            random.standard_normal(40_000, dtype=np.float32))
+    folder = Path(tempfile.mkdtemp())
+    (X, y), w = rows_and_weights(rows, 256)
     np.save(folder / 'X.npy', X)
     np.save(folder / 'y.npy', y)
-    w = [random.standard_normal((50, 256), dtype=np.float32) / 7,
-         random.standard_normal(256, dtype=np.float32) / 16]
-    files = full_batch(net, (folder / 'X.npy', folder / 'y.npy'), batch_size=5_000, threads=1)
-    cut = [(X[i:i + 5_000], y[i:i + 5_000]) for i in range(0, len(X), 5_000)]
+    files = full_batch(net, (folder / 'X.npy', folder / 'y.npy'), batch_size=batch, threads=1)
+    cut = [(X[i:i + batch], y[i:i + batch]) for i in range(0, rows, batch)]
     with threadpool_limits(1, 'blas'):
         found = turns({'in memory, at once': lambda: net(w, (X, y)),
                        'in memory, in pieces': lambda: [net(w, piece) for piece in cut],
@@ -128,24 +138,21 @@ def streaming(count=9):
             for name, (wall, cpu) in found.items()]
 
 
-def speedup(count=9):
-    "Evaluations on one worker and on two, of pieces that take long to compute"
+def speedup(rows, hidden, count=9, batch=5_000):
+    "Evaluations on one worker and on two, in turn"
     from distributed import Client, LocalCluster
-    random = np.random.default_rng(0)
-    X, y = (random.standard_normal((320_000, 50), dtype=np.float32),
-            random.standard_normal(320_000, dtype=np.float32))
-    w = [random.standard_normal((50, 64), dtype=np.float32) / 7,
-         random.standard_normal(64, dtype=np.float32) / 8]
+    data, w = rows_and_weights(rows, hidden)
     functions, held = {}, []
     for workers in (1, 2):
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         held += [Client(cluster), cluster]
-        functions[workers] = full_batch(net, (X, y), batch_size=10_000, client=held[-2])
+        functions[workers] = full_batch(net, data, batch_size=batch, client=held[-2])
         functions[workers](w)
     found = turns({workers: lambda f=f: f(w) for workers, f in functions.items()}, count)
     for thing in held:
         thing.close()
-    return [{'workers': workers, 'seconds': round(wall, 4)} for workers, (wall, _) in found.items()]
+    return [{'rows': rows, 'hidden': hidden, 'workers': workers, 'seconds': round(wall, 4)}
+            for workers, (wall, _) in found.items()]
 
 
 def nothing(w, piece):
@@ -187,8 +194,8 @@ def main(words):
         results['large'] = large()
         write(path, results)
     if words != ['large']:
-        results |= {'load': round(os.getloadavg()[0], 1), 'streaming': streaming(), 'workers': speedup(),
-                    'overhead': overhead()}
+        results |= {'load': round(os.getloadavg()[0], 1), 'streaming': streaming(),
+                    'workers': speedup(320_000, 64) + speedup(1_280_000, 256), 'overhead': overhead()}
         write(path, results)
     print(json.dumps({key: value for key, value in results.items() if key != 'large'}, indent=1))
 

@@ -50,8 +50,15 @@ FAULTS = {
         SCALE + 'test_one_piece_is_in_memory_at_a_time', 'inside/pieces:_listed_pieces',
         'del piece\n            yield from described', 'yield from described'),
     'a file is read as a whole': (
-        SCALE + 'test_a_file_larger_than_what_the_process_may_hold', 'inside/pieces:_opened',
-        "mmap_mode='r'", "mmap_mode=None"),
+        SCALE + 'test_a_file_larger_than_what_the_process_may_hold', 'inside/pieces:_rows',
+        'np.fromfile(part.path, part.dtype, size, offset=part.offset + start * width)',
+        'np.fromfile(part.path, part.dtype, offset=part.offset)[start * width // part.dtype.itemsize:][:size]'),
+    'columns are read as rows': (
+        SCALE + 'test_a_file_in_columns_gives_the_bits_of_an_array_in_columns', 'inside/pieces:_located',
+        'whole.flags.c_contiguous', 'True'),
+    'a short file gives few rows': (
+        SCALE + 'test_a_file_that_becomes_shorter_is_named', 'inside/pieces:_rows',
+        'if flat.size != size:', 'if False:'),
     'the last rows are lost': (
         SCALE + 'test_every_kind_of_data_gives_the_same_bits', 'inside/pieces:cut',
         'range(0, rows, batch_size)', 'range(0, rows - batch_size, batch_size)'),
