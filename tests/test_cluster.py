@@ -172,7 +172,8 @@ def test_data_is_placed_once_and_lies_with_its_worker(client, monkeypatch):
 def test_each_worker_is_to_have_as_many_blocks(client, monkeypatch):
     f = full_batch(logistic, make(), batch_size=BATCH, client=client)
     meant, submit = [], client.submit
-    monkeypatch.setattr(client, 'submit', lambda *args, **more: (meant.append(more), submit(*args, **more))[1])
+    monkeypatch.setattr(client, 'submit',
+                        lambda *args, **more: (meant.append(more), submit(*args, **more))[1])
     walk(f, 3)
     addresses = sorted(client.ncores())
     blocks = len(meant) // f.evaluations

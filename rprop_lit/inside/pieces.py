@@ -98,11 +98,11 @@ def _rows(part: Any, start: int, stop: int) -> Any:
     "Rows `start` to `stop` of an array or of a file; ValueError if the file has become too short for them"
     if not isinstance(part, _File):
         return _opened(part)[start:stop]
-    size, width = (stop - start) * math.prod(part.row), math.prod(part.row) * part.dtype.itemsize
-    flat = np.fromfile(part.path, part.dtype, size, offset=part.offset + start * width)
-    if flat.size != size:
+    width, shape = math.prod(part.row) * part.dtype.itemsize, (stop - start, *part.row)
+    if os.path.getsize(part.path) < part.offset + stop * width:
         raise ValueError(f'{part.path!r} no longer has {stop} rows: it must not change during a run')
-    return flat.reshape(stop - start, *part.row)
+    # as an array of the base class: NumPy does more for each operation on a memmap
+    return np.memmap(part.path, part.dtype, 'r', part.offset + start * width, shape).view(np.ndarray)
 
 def _read_rows(piece: Any, start: int, stop: int | None) -> Any:
     "Rows `start` to `stop` of a piece; all of it, its files opened, where stop is None"

@@ -138,7 +138,7 @@ def streaming(count=9, rows=640_000, batch=5_000):
             for name, (wall, cpu) in found.items()]
 
 
-def speedup(rows, hidden, count=9, batch=5_000):
+def speedup(rows, hidden, count=15, batch=5_000):
     "Evaluations on one worker and on two, in turn"
     from distributed import Client, LocalCluster
     data, w = rows_and_weights(rows, hidden)

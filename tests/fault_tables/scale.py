@@ -51,14 +51,14 @@ FAULTS = {
         'del piece\n            yield from described', 'yield from described'),
     'a file is read as a whole': (
         SCALE + 'test_a_file_larger_than_what_the_process_may_hold', 'inside/pieces:_rows',
-        'np.fromfile(part.path, part.dtype, size, offset=part.offset + start * width)',
-        'np.fromfile(part.path, part.dtype, offset=part.offset)[start * width // part.dtype.itemsize:][:size]'),
+        "np.memmap(part.path, part.dtype, 'r', part.offset + start * width, shape).view(np.ndarray)",
+        'np.load(part.path)[start:stop]'),
     'columns are read as rows': (
         SCALE + 'test_a_file_in_columns_gives_the_bits_of_an_array_in_columns', 'inside/pieces:_located',
         'whole.flags.c_contiguous', 'True'),
     'a short file gives few rows': (
         SCALE + 'test_a_file_that_becomes_shorter_is_named', 'inside/pieces:_rows',
-        'if flat.size != size:', 'if False:'),
+        'os.path.getsize(part.path)', 'float("inf")'),
     'the last rows are lost': (
         SCALE + 'test_every_kind_of_data_gives_the_same_bits', 'inside/pieces:cut',
         'range(0, rows, batch_size)', 'range(0, rows - batch_size, batch_size)'),
