@@ -122,9 +122,9 @@ def online(path):
     "The line of a chapter that opens it in Colab and in Binder"
     cfg, place = settings(), path.relative_to(ROOT).as_posix()
     name = f"{cfg['user']}/{cfg['repo']}"
-    return (f"[Open in Colab](https://colab.research.google.com/github/{name}/blob/{cfg['branch']}/{place}) "
-            f"or [in Binder](https://mybinder.org/v2/gh/{name}/{cfg['branch']}?labpath={place}). "
-            f"In Colab, first run `%pip install git+{cfg['git_url']}`.")
+    return (f"Open in [Colab](https://colab.research.google.com/github/{name}/blob/{cfg['branch']}/{place}) "
+            f"(first `%pip install git+{cfg['git_url']}`) "
+            f"or [Binder](https://mybinder.org/v2/gh/{name}/{cfg['branch']}?labpath={place}).")
 
 
 def furnish(path):
