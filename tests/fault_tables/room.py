@@ -85,7 +85,8 @@ FAULTS = {
     'bundle: a compiled move is added to the last one': (
         FRESH, 'inside/arrays:compiled', 'weight(dw) if fresh else w[i] + weight(dw)', 'w[i] + weight(dw)'),
     'bundle: rows of settings, a compiled move is added to the last one': (
-        FRESH, 'inside/arrays:_compiled_rows', 'weight(dw) if fresh else w[i] + weight(dw)', 'w[i] + weight(dw)'),
+        FRESH, 'inside/arrays:_compiled_rows', 'weight(dw) if fresh else w[i] + weight(dw)',
+        'w[i] + weight(dw)'),
     'bundle: a retreat is added to the last move': (
         FRESH, 'inside/arrays:_retreat_block', 'negative(size, w) if fresh else subtract(w, size, w)',
         'subtract(w, size, w)'),
