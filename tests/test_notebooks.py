@@ -63,6 +63,20 @@ def test_a_chapter_of_the_learn_track_opens_online(path):
             and f"git+{book.settings()['git_url']}`" in line)
 
 
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name in book.LEARN], ids=lambda p: p.stem)
+def test_each_exercise_of_the_learn_track_has_a_solution_that_asserts_and_shows(path):
+    cells = [dict(cell, source=''.join(cell['source']))
+             for cell in json.loads(path.read_text(encoding='utf-8'))['cells']]
+    asked = [n for cell in cells if cell['cell_type'] == 'markdown'
+             for section in re.findall(r'^#+ Exercises\n(.*?)(?=^#|\Z)', cell['source'], re.M | re.S)
+             for n in re.findall(r'^(\d+)\. ', section, re.M)]
+    solved = [cell for cell in cells if re.match(r'#\| solution\b', cell['source'])]
+    assert [n for cell in solved for n in re.findall(r'^# Exercise (\d+)\b', cell['source'], re.M)] == asked
+    silent = [cell['id'] for cell in solved
+              if not (re.search(r'^ *assert ', cell['source'], re.M) and cell['outputs'])]
+    assert not silent
+
+
 def test_size_of_the_book():
     assert sum(path.stat().st_size for path in NOTEBOOKS) < 6 * 2**20
     for path in NOTEBOOKS:
