@@ -105,17 +105,18 @@ RULES = ['optim.Rprop', 'torch.Rprop', 'jax.rprop', 'inside.walk.rprop', 'solver
          'problems.rosenbrock']
 # what is public and has no example, by the reason
 NO_EXAMPLE = {
-    'the example of what makes it or takes it shows it': [
-        'problems.Problem', 'variants.Variant', 'variants.Flip', 'pictures.Table', 'scale.Sum', 'tensor.Record',
-        'sunspots.Task', 'sunspots.Fit', 'jax.RpropState', 'scale.Manner', 'scale.Alone', 'scale.FullBatch',
-        'inside.options.Options', 'inside.results.Result', 'inside.states.States', 'inside.states.Unmatched',
-        'inside.habits.Report', 'inside.traces.GoldenTrace', 'inside.traces.Walked'],
+    'its users meet it through what makes it or takes it, which has an example': [
+        'problems.Problem', 'variants.Variant', 'variants.Flip', 'pictures.Table', 'scale.Sum',
+        'scale.Manner', 'scale.Alone', 'scale.FullBatch', 'sunspots.Task', 'sunspots.Fit', 'jax.RpropState',
+        'tensor.Record', 'inside.options.Options', 'inside.results.Result', 'inside.states.States',
+        'inside.states.Unmatched', 'inside.habits.Report', 'inside.traces.GoldenTrace',
+        'inside.traces.Walked'],
     'it is raised, and not called': ['inside.traces.Misuse'],
     'it changes the defaults of matplotlib for the whole process': ['pictures.style'],
     'it needs torch, without which the other examples of its module run': ['inside.memory.to_torch'],
     'its chapter shows it in the cell below, and the chapters that everybody reads stay short': [
-        'conformance.check_program', 'pictures.contours', 'nn.Parameter', 'nn.Module', 'nn.Tanh', 'nn.Sigmoid',
-        'nn.ReLU', 'nn.Sequential', 'nn.CrossEntropyLoss'],
+        'conformance.check_program', 'pictures.contours', 'nn.Parameter', 'nn.Module', 'nn.Tanh',
+        'nn.Sigmoid', 'nn.ReLU', 'nn.Sequential', 'nn.CrossEntropyLoss'],
 }
 
 
