@@ -166,6 +166,8 @@ def seen(name, search):
 def main(words):
     search = '--find' in words
     chosen = [name for name in FAULTS if all(word in name for word in words if word != '--find')]
+    if not chosen:
+        sys.exit(f'no fault has {" ".join(words)} in its name')
     named = sorted({FAULTS[name][0] for name in chosen})
     assert not any(test.startswith(IN_STEP) for test in named)
     wrong = list(misplaced())

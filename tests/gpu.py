@@ -25,6 +25,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 from rprop_lit import Parameter, Rprop  # noqa: E402
+from rprop_lit.inside import cuda as engine  # noqa: E402
 
 # a step reads g and reads and writes w, step and sign
 BYTES = {'float16': 16, 'bfloat16': 16, 'float32': 22, 'float64': 42}
@@ -108,6 +109,30 @@ def ours(sizes, dtype):
         graph = stream.end_capture()
         found['ours, captured'] = seconds(lambda: graph.launch(stream), stream)
     return found
+
+
+def host(count):
+    "Microseconds of the host for arrays of four weights, with the launch itself left out: minima"
+    there = made([4] * count, 'float32')
+    optimizer = Rprop(there)
+    optimizer.step()
+    plan, = optimizer.param_groups[0].plans
+    launcher, flip = plan.own['cuda'], optimizer.param_groups[0].flip(None)
+    def least(work, calls=max(2, 20 // count)):
+        times = []
+        for _ in range(200):
+            start = time.perf_counter()
+            for _ in range(calls):
+                work()
+            times.append((time.perf_counter() - start) / calls)
+        return round(min(times) * 1e6, 1)
+    kernel, engine._kernel = engine._kernel, lambda *_: lambda *_, **__: None
+    try:
+        return {'arrays': count, 'read': least(plan.read),
+                'read, and fill in a launch': least(lambda: launcher.launch(plan, *plan.read(), flip)),
+                'whole step': least(optimizer.step)}
+    finally:
+        engine._kernel = kernel
 
 
 def naive(sizes, dtype):
@@ -215,6 +240,8 @@ def main():
     print(f"{result['card']['name']}: tests")
     result['tests'] = tests('thousand or graph or subnormal' if given.quick else '')
     print(result['tests']['summary'])
+    result['host, microseconds'] = [host(1), host(1000)]
+    print(*result['host, microseconds'], sep='\n')
     copied = bandwidth(10**6 if given.quick else 10**9)
     result['copy bandwidth'], result['timings'], with_torch = copied, [], has_torch()
     for name, sizes, dtype in problems(given.quick):

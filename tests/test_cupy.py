@@ -642,12 +642,25 @@ def test_the_page_runs_on_a_gpu():
     assert names['xp'] is cupy and marked == 2 and names['model'].is_cuda
 
 
+@pytest.mark.parametrize('shift', [-3, -1, 0, 1, 3])
+def test_a_gradient_that_lies_across_its_weights(shift):
+    def walked(xp):
+        base = xp.asarray(np.linspace(-1, 2, 5000), dtype='float32')
+        p, other = Parameter(base[3:-3]), Parameter(xp.ones(2, dtype='float32'))
+        p.grad, other.grad = base[3 + shift:len(base) - 3 + shift], None
+        optimizer = Rprop([p, other], lr=0.5, variant='rprop-')
+        for _ in range(4):
+            optimizer.step()
+        return base.get() if xp is cupy else base
+    assert np.array_equal(walked(np), walked(cupy))
+
+
 # ---------------------------------------------------------------- several devices
 
 TWO = '''
 import cupy, numpy as np
 from rprop_lit import Parameter, Rprop
-from rprop_lit.inside.cuda import device_of
+from rprop_lit.inside.cuda import Place
 for how in ('plain', 'strided'):
     ws = []
     for k in range(2):
@@ -693,6 +706,10 @@ for how in ('plain', 'strided'):
     one.load_state_dict(optimizer.state_dict() | {'state': {0: optimizer.state_dict()['state'][1]},
                                                   'param_groups': one.state_dict()['param_groups']})
     assert one.state[ps[1]]['step_size'].device.id == 1
+with cupy.cuda.Device(1):
+    there = cupy.cuda.Stream(non_blocking=True)
+    there.use()
+assert Place(ps[1].data).ptr == there.ptr != Place(ps[0].data).ptr == 0
 print('two devices')
 '''
 

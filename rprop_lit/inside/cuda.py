@@ -217,6 +217,12 @@ def device_of(x: Any) -> int | None:
     return x.device.id if type(x).__module__.partition('.')[0] == 'cupy' and hasattr(x, 'device') else None
 
 
+@cache
+def _kind(dtype: Any) -> str:
+    "The name of a type, NumPy's, CuPy's or torch's; NumPy takes microseconds to spell it"
+    return str(dtype).rpartition('.')[2]
+
+
 def _address(x: Any) -> int:
     "Where the numbers of an array or tensor begin in the memory of its GPU"
     return x.data_ptr() if is_tensor(x) else x.data.ptr
@@ -240,9 +246,8 @@ class Place:
     "A stream of a device, in the form of the protocol by which libraries hand streams to each other"
     def __init__(self, x: Any) -> None:
         self.device, cuda = device_of(x), sys.modules['cupy'].cuda
-        stream = sys.modules['torch'].cuda.current_stream(x.device).cuda_stream if is_tensor(x) else None
-        with cuda.Device(self.device):
-            self.ptr = cuda.get_current_stream().ptr if stream is None else stream
+        self.ptr = (sys.modules['torch'].cuda.current_stream(x.device).cuda_stream if is_tensor(x)
+                    else cuda.get_current_stream(self.device).ptr)
         # the null stream cannot be captured, and asking it while another stream is would spoil the capture
         self.captured = self.ptr > 2 and bool(cuda.runtime.streamIsCapturing(self.ptr))
 
@@ -307,7 +312,7 @@ class Launcher:
     "The calls for a plan, which are filled in and launched at each step"
     def __init__(self, plan: Any, ws: list) -> None:
         cuda = sys.modules['cupy'].cuda
-        self.device, self.kind = device_of(ws[0]), str(ws[0].dtype).rpartition('.')[2]
+        self.device, self.kind = device_of(ws[0]), _kind(ws[0].dtype)
         compiler = cuda.nvrtc.getVersion()
         new = cuda.runtime.driverGetVersion() >= 12_010 and compiler >= (12, 1)
         most = MANY if new and int(cuda.Device(self.device).compute_capability) >= 70 else FEW
@@ -315,35 +320,37 @@ class Launcher:
         blocks = 8 * cuda.Device(self.device).attributes['MultiProcessorCount']
         self.launches = [_launch_of(*call, blocks) for call in calls]
         self.bytes = np.array([_size(w) * w.itemsize for w in ws])
+        self.rows_at = _address(plan.sign), _address(plan.step)  # the plan's own, for as long as it lives
 
     def launch(self, plan: Any, ws: list, gs: list, flip: Flip) -> None:
         "Step the weights of a plan"
         place, loss = Place(ws[0]), flip.loss if isinstance(flip.loss, DeviceLoss) else None
-        gs, at = self.found(ws, gs, place)
-        places = [_address(plan.sign), _address(plan.step), *(loss.places() if loss else (0, 0, 0))]
+        gs, g_at, w_at = self.found(ws, gs, place)
+        error_at = loss.places() if loss else (0, 0, 0)
         how = [flip.forget, flip.undo, flip.retreat, plan.settings.maximize,
-               loss is not None and '64' in str(loss.error.dtype), False]
+               loss is not None and _kind(loss.error.dtype) == 'float64', False]
         with sys.modules['cupy'].cuda.Device(self.device):
             for one in self.launches:
                 how[-1] = loss is not None and not loss.left and one is self.launches[-1]
-                one.head[0] = *places, *plan.limits[:4], *how
-                one.g[:], one.w[:] = at[:, one.arrays]
+                one.head[0] = *self.rows_at, *error_at, *plan.limits[:4], *how
+                one.g[:], one.w[:] = g_at[one.arrays], w_at[one.arrays]
                 run = _kernel(self.kind, one.rows, self.device)
                 run(one.grid, (256,), (one.packed,), stream=place)
         if place.captured:
             _keep(plan, loss)
 
-    def found(self, ws: list, gs: list, place: Place) -> tuple[list, np.ndarray]:
+    def found(self, ws: list, gs: list, place: Place) -> tuple[list, np.ndarray, np.ndarray]:
         "Gradients, whole and not across their weights; and where they and the weights are, 0 for None"
         there = [g for g in gs if g is not None]
         if not _all_whole(there):
             gs = [g if g is None or _all_whole([g]) else _copy(g, place) for g in gs]
+        w_at = np.array(_addresses(ws), np.int64)
         while True:
-            at = np.array([_addresses(gs), _addresses(ws)], np.int64)
-            across = (at[0] != at[1]) & (abs(at[0] - at[1]) < self.bytes) & (at[0] != 0)
-            if not across.any():
-                return gs, at
-            gs = [_copy(g, place) if bad else g for g, bad in zip(gs, across)]
+            g_at = np.array(_addresses(gs), np.int64)
+            near = abs(g_at - w_at) < self.bytes  # an array without numbers is near to nothing
+            if not np.count_nonzero(near) or not np.count_nonzero(near & (g_at != w_at)):
+                return gs, g_at, w_at
+            gs = [_copy(g, place) if bad else g for g, bad in zip(gs, near & (g_at != w_at))]
 
 
 def _size(w: Any) -> int:
@@ -373,7 +380,7 @@ class Cuda:
 
 def _ours(x: Any) -> bool:
     "Is there a kernel for this array?"
-    if device_of(x) is None or str(x.dtype).rpartition('.')[2] not in TYPES:
+    if device_of(x) is None or _kind(x.dtype) not in TYPES:
         return False
     return 'cupy' in sys.modules or find_spec('cupy') is not None and bool(import_module('cupy'))
 
@@ -440,7 +447,7 @@ def flip_of(group: Any, loss: Any, weights: list[list]) -> Flip:
 def _comparable(error: Any, w: Any) -> bool:
     "Can a kernel compare this error?"
     return (is_tensor(error) == is_tensor(w) and _size(error) == 1
-            and str(error.dtype).rpartition('.')[2] in ('float32', 'float64'))
+            and _kind(error.dtype) in ('float32', 'float64'))
 
 
 def _compared_there(group: Any, error: Any, w: Any, launches: int) -> Flip:
