@@ -717,3 +717,14 @@ def test_what_has_no_gradient_keeps_no_step_out_of_a_graph(monkeypatch):
         p.grad = torch.ones_like(p)  # NumPy cannot look into bfloat16, so it takes the way of a GPU
         optimizer.step()
         assert asked[-1] is begun
+
+
+@pytest.mark.filterwarnings('ignore:the matrix subclass:PendingDeprecationWarning')
+@pytest.mark.parametrize('n', [2, 300])
+def test_another_kind_of_array_of_the_same_type_and_shape_is_planned_anew(n):
+    optimizer, (p,) = first_step(np.zeros((n, n)))
+    plan, = optimizer.param_groups[0].plans
+    p.data = np.asmatrix(p.data)
+    assert plan.read() is None  # the kernels count on arrays: a row of a matrix has two axes
+    optimizer.step()
+    assert np.asarray(p.data).tolist() == [[-0.01 - 0.01 * 1.2] * n] * n
