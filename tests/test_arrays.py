@@ -54,6 +54,25 @@ def long_stream(n, dtype, length):
         yield -g if k % 4 == 3 else g
 
 
+@pytest.mark.parametrize('rowwise', [False, True])
+@pytest.mark.parametrize('flip', [*[Flip(*knobs) for knobs in KNOBS], Flip(True, True, retreat=True)])
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_into_fresh_memory_a_kernel_writes_its_moves(path, dtype, flip, rowwise):
+    # -0.0 plus a move is that move, in every bit
+    random, n = np.random.default_rng(0), 300
+    kernel = (compiled_kernel if path == 'numba' and dtype != np.float16 else blocks_kernel)(flip)
+    step = np.full(n, 0.1, np.float64 if dtype == np.float64 else np.float32)
+    etas = (0.5, np.full(n, 1.2)) if rowwise else (0.5, 1.2)
+    limits = limits_of(Settings(etas=etas), step.dtype, [(n,)])
+    g, sign = random.integers(-1, 2, n).astype(dtype), random.integers(-1, 2, n).astype(np.int8)
+    found = []
+    for before, fresh in ((np.nan, True), (-0.0, False)):
+        block = [np.full(n, before, dtype), g, sign.copy(), step.copy()]
+        kernel(*block, limits, Scratch(100, dtype, step.dtype), fresh=fresh)
+        found.append([bits(x) for x in block])
+    assert found[0] == found[1] and limits.rowwise == rowwise
+
+
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('n', [0, 1, 7, 4096, 100_003])
 def test_blocks_and_loop_equal_the_readable_rule(path, n, dtype):

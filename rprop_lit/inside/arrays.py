@@ -82,8 +82,11 @@ def limits_of(settings: Settings, dtype: Any, shapes: list[tuple]) -> Limits:
 
 # %% ../../nbs/inside/20_arrays.ipynb #936b7a56
 def step_block(w: Any, g: Any, sign: Any, step: Any, limits: Limits, scratch: Scratch,
-               forget: bool, undo: bool) -> None:
-    "One step of a block, in place: `update_all` said in operations that NumPy does at full speed"
+               forget: bool, undo: bool, fresh: bool = False) -> None:
+    """One step of a block, in place: `update_all` said in operations that NumPy does at full speed.
+
+    A `fresh` block has no weights yet: the moves are written there instead of being added.
+    """
     eta_minus, eta_plus, lo, hi, squarings, climb, _ = limits
     s, keep, agree, flip, up, kept, _, flipped, size, last = scratch[w.size]
     (less if climb else greater)(g, scratch.zero, up)
@@ -108,7 +111,7 @@ def step_block(w: Any, g: Any, sign: Any, step: Any, limits: Limits, scratch: Sc
     else:
         copyto(size, sign)
         multiply(size, step, size)
-    subtract(w, size, w)
+    negative(size, w) if fresh else subtract(w, size, w)
 
 # %% ../../nbs/inside/20_arrays.ipynb #14115743
 def _choose(size: Any, last: Any, keep: Any, s: Any, step: Any) -> None:
@@ -120,7 +123,8 @@ def _choose(size: Any, last: Any, keep: Any, s: Any, step: Any) -> None:
     multiply(size, last, size)
 
 # %% ../../nbs/inside/20_arrays.ipynb #650bef8d
-def _retreat_block(w: Any, g: Any, sign: Any, step: Any, limits: Limits, scratch: Scratch) -> None:
+def _retreat_block(w: Any, g: Any, sign: Any, step: Any, limits: Limits, scratch: Scratch,
+                   fresh: bool = False) -> None:
     "The retreat of a block, in place; `g` is not looked at"
     back, size = scratch[w.size][0], scratch[w.size][8]
     negative(sign, back)
@@ -129,34 +133,34 @@ def _retreat_block(w: Any, g: Any, sign: Any, step: Any, limits: Limits, scratch
     multiply(step, limits.eta_minus, step)
     step.clip(limits.lo, limits.hi, step)
     sign.fill(0)
-    subtract(w, size, w)
+    negative(size, w) if fresh else subtract(w, size, w)
 
 # %% ../../nbs/inside/20_arrays.ipynb #578b65fd
 def _step_blocks(kernel: Callable, w: Any, g: Any, sign: Any, step: Any, limits: Limits,
-                scratch: Scratch) -> None:
+                 scratch: Scratch, fresh: bool) -> None:
     "One step of a flat array, however long, by a kernel that takes blocks of one size that fit the scratch"
     if w.size <= scratch.most:
-        return kernel(w, g, sign, step, limits, scratch)
+        return kernel(w, g, sign, step, limits, scratch, fresh)
     count = math.ceil(w.size / scratch.most)
     size = min(scratch.most, math.ceil(w.size / count / 64) * 64)  # whole lines of the cache, if possible
     for a in range(0, w.size, size):
         part = slice(a, a + size)
-        kernel(w[part], g[part], sign[part], step[part], limits.cut(part), scratch)
+        kernel(w[part], g[part], sign[part], step[part], limits.cut(part), scratch, fresh)
 
 # %% ../../nbs/inside/20_arrays.ipynb #ec0553ad
 def blocks_kernel(flip: Flip) -> Callable:
     "The kernel that steps a row in blocks, by NumPy"
-    def kernel(w, g, sign, step, limits, scratch):
-        _step_blocks(one, w, g, sign, step, limits, scratch)
+    def kernel(w, g, sign, step, limits, scratch, fresh=False):
+        _step_blocks(one, w, g, sign, step, limits, scratch, fresh)
 
-    def move(w, g, sign, step, limits, scratch):
-        step_block(w, g, sign, step, limits, scratch, flip.forget, flip.undo)
+    def move(w, g, sign, step, limits, scratch, fresh):
+        step_block(w, g, sign, step, limits, scratch, flip.forget, flip.undo, fresh)
     one = _retreat_block if flip.retreat else move
     return kernel
 
 # %% ../../nbs/inside/20_arrays.ipynb #0468be64
 @cache
-def compiled(forget: bool, undo: bool, climb: bool = False) -> Callable:
+def compiled(forget: bool, undo: bool, climb: bool = False, fresh: bool = False) -> Callable:
     "A loop over `update_one` of chapter 10, compiled by Numba for fixed knobs and four numbers"
     import numba
     one = numba.njit(update_one, locals={'s': numba.int8, 'agree': numba.int8})
@@ -167,12 +171,12 @@ def compiled(forget: bool, undo: bool, climb: bool = False) -> Callable:
         for i in range(w.size):
             slope = -g[i] if climb else g[i]
             dw, sign[i], step[i] = one(slope, sign[i], step[i], forget, undo, eta_minus, eta_plus, lo, hi)
-            w[i] += weight(dw)
+            w[i] = weight(dw) if fresh else w[i] + weight(dw)
     return loop
 
 # %% ../../nbs/inside/20_arrays.ipynb #49683f64
 @cache
-def _compiled_rows(forget: bool, undo: bool, climb: bool = False) -> Callable:
+def _compiled_rows(forget: bool, undo: bool, climb: bool = False, fresh: bool = False) -> Callable:
     "The same loop for settings that are rows"
     import numba
     one = numba.njit(update_one, locals={'s': numba.int8, 'agree': numba.int8})
@@ -184,14 +188,14 @@ def _compiled_rows(forget: bool, undo: bool, climb: bool = False) -> Callable:
             slope = -g[i] if climb else g[i]
             dw, sign[i], step[i] = one(slope, sign[i], step[i], forget, undo,
                                        eta_minus[i], eta_plus[i], lo[i], hi[i])
-            w[i] += weight(dw)
+            w[i] = weight(dw) if fresh else w[i] + weight(dw)
     return loop
 
 # %% ../../nbs/inside/20_arrays.ipynb #bf40680e
 def compiled_kernel(flip: Flip) -> Callable:
     "The kernel that steps a row by a compiled loop; a retreat is left to NumPy"
-    def kernel(w, g, sign, step, limits, scratch):
-        knobs = bool(flip.forget), bool(flip.undo), limits.climb
+    def kernel(w, g, sign, step, limits, scratch, fresh=False):
+        knobs = bool(flip.forget), bool(flip.undo), limits.climb, fresh
         if limits.rowwise:
             _compiled_rows(*knobs)(w, g, sign, step, *limits[:4])
         else:

@@ -60,8 +60,7 @@ def step_bundle(ws: list, gs: list, places: list, sign: Any, step: Any, limits: 
     "Step arrays, whose places in `scratch.dw` begin at `at`, as if they were one: gather, step, scatter"
     g, dw = scratch.g[at:at + sign.size], scratch.dw[at:at + sign.size]
     np.concatenate(gs, axis=None, out=g, casting='no')  # 'no' takes less time to check than 'safe'
-    dw.fill(-0.0)  # -0.0 plus a move is that move, in every bit
-    kernel(dw, g, sign, step, limits, scratch)
+    kernel(dw, g, sign, step, limits, scratch, fresh=True)
     deque(map(np.add, ws, places, ws), maxlen=0)  # ws[k] += places[k]
 
 # %% ../../nbs/inside/40_rows.ipynb #eadf2d1d

@@ -1,6 +1,6 @@
 """Break XOR arbiter PUFs by several optimizers, and write who needed how many gradients into puf.json.
 
-    python tests/evidence/puf.py          # goes on where puf.json ends; takes about an hour of one core
+    python tests/evidence/puf.py          # goes on where puf.json ends; takes about two hours of one core
     python tests/evidence/puf.py anew     # from the beginning
 
 The simulation, the loss and its gradient are the functions that chapter 80 shows. Every attack has a device,
@@ -22,10 +22,10 @@ PAGE = definitions('80_puf')
 draw, loss_and_gradient, right = (PAGE[name] for name in ('draw', 'loss_and_gradient', 'right'))
 FILE = HERE / 'puf.json'
 
-CHALLENGES = {2: 3000, 3: 6000, 4: 12_000}
+CHALLENGES = {2: 3000, 3: 6000, 4: 12_000, 5: 30_000}
 BUDGET, LOOK, ENOUGH = 2400, 20, 0.95
 # attacks; the long rows grow together, so that the file is fair whenever it ends
-STAGES = {2: (30,), 3: (30,), 4: (5, 10, 20, 30)}
+STAGES = {2: (30,), 3: (30,), 4: (5, 10, 20, 30), 5: (5, 10, 20, 30)}
 RIVALS = ([('Adam', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)] + [('L-BFGS-B', None)]
           + [('momentum', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)])
 PARTS = ([('Adam, beta2 = 0.9', rate) for rate in (0.01, 0.03, 0.1, 0.3, 1.0)]
@@ -137,6 +137,8 @@ def jobs():
     for stage in STAGES[4]:
         yield from some('race', 4, [*RPROPS, *RIVALS], stage)
         yield from some('small', 4, SOME, stage, **{'start times': 0.1})
+    for stage in STAGES[5]:
+        yield from some('race', 5, [*RPROPS, *RIVALS], stage)
 
 
 def finished(name, row, starts):

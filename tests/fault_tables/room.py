@@ -1,6 +1,7 @@
 """Faults of the machine room: kernels, rows, plans, memories, groups, files, the optimizer;
 one at least in each backend."""
 WALK = 'test_conformance.py::test_our_optimizer_walks_every_trace'
+FRESH = 'test_arrays.py::test_into_fresh_memory_a_kernel_writes_its_moves'
 BUNDLES = 'test_rows.py::test_bundles_of_every_kind_make_the_bits_of_the_readable_rule'
 THREADS = 'test_rows.py::test_every_number_of_threads_makes_the_bits_of_the_readable_rule'
 LOOP = 'test_arrays.py::test_blocks_and_loop_equal_the_readable_rule'
@@ -52,8 +53,8 @@ FAULTS = {
         LOOP, 'inside/arrays:compiled', 'range(w.size)', 'range(w.size - 1)'),
     'loop: knobs are swapped': (
         LOOP, 'inside/arrays:compiled_kernel',
-        '(bool(flip.forget), bool(flip.undo), limits.climb)',
-        '(bool(flip.undo), bool(flip.forget), limits.climb)'),
+        '(bool(flip.forget), bool(flip.undo), limits.climb, fresh)',
+        '(bool(flip.undo), bool(flip.forget), limits.climb, fresh)'),
     # backends
     'readable: the gradient is not turned': (
         'test_room.py::test_the_readable_backend_climbs', 'inside/engine:Readable.step',
@@ -76,11 +77,19 @@ FAULTS = {
     'bundle: moves are added twice': (
         BUNDLES, 'inside/rows:step_bundle',
         'map(np.add, ws, places, ws)', 'map(np.add, ws, [p + p for p in places], ws)'),
-    'bundle: the scratch is not cleared': (BUNDLES, 'inside/rows:step_bundle', 'dw.fill(-0.0)', 'pass'),
+    'bundle: moves are added to the last ones': (
+        BUNDLES, 'inside/rows:step_bundle', 'fresh=True', 'fresh=False'),
     'bundle: -0.0 becomes 0.0': (
         'test_rows.py::test_bundles_of_every_kind_make_the_bits_of_the_readable_rule',
-        'inside/rows:step_bundle',
-        'dw.fill(-0.0)', 'dw.fill(0.0)'),
+        'inside/arrays:step_block', 'negative(size, w)', 'subtract(0.0, size, w)'),
+    'bundle: a compiled move is added to the last one': (
+        FRESH, 'inside/arrays:compiled', 'weight(dw) if fresh else w[i] + weight(dw)', 'w[i] + weight(dw)'),
+    'bundle: rows of settings, a compiled move is added to the last one': (
+        FRESH, 'inside/arrays:_compiled_rows', 'weight(dw) if fresh else w[i] + weight(dw)',
+        'w[i] + weight(dw)'),
+    'bundle: a retreat is added to the last move': (
+        FRESH, 'inside/arrays:_retreat_block', 'negative(size, w) if fresh else subtract(w, size, w)',
+        'subtract(w, size, w)'),
     'bundle: places after a gap are wrong': (
         'test_arrays.py::test_rprop_on_awkward_arrays', 'inside/engine:_step_rows',
         'ends[a] - ends[first]', '0'),
