@@ -163,6 +163,13 @@ def main(args: Sequence[str] | None = None) -> int:
     SystemExit
         With one line on stderr: status 2 for options that make no sense, 1 for what could not be written, 130
         after Ctrl-C.
+
+    Examples
+    --------
+    >>> main(['--variant', 'irprop-', '--starts', '1', '--epochs', '3', '--no-plot'])
+    Yearly sunspot numbers, 1700 to 1979: the next year from the last twelve.
+    ...
+    0
     """
     parser = _parser()
     options, task = parser.parse_args(args), sunspot_task()

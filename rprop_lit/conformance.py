@@ -23,7 +23,13 @@ _all_ = ['AFTER', 'BEFORE', 'HELP', 'MANNERS', 'GoldenTrace', 'Misuse', 'Report'
 
 # %% ../nbs/use/75_others.ipynb #7e9823c3
 def ours(variant: str) -> Callable:
-    "A factory for `Rprop` of this package, as `variant`"
+    """A factory for `Rprop` of this package, as `variant`
+
+    Examples
+    --------
+    >>> check(ours('rprop+')).variant
+    'rprop+'
+    """
     def factory(w, lr, etas, step_sizes):
         p = Parameter(w)
         optimizer = Rprop([p], lr, etas, step_sizes, variant=variant)  # type: ignore[arg-type]
@@ -75,14 +81,14 @@ def check(optimizer_factory: Callable, dtype: str = 'float64') -> Report:
 
 # %% ../nbs/use/75_others.ipynb #5e1f00a3
 def check_program(command: str, dtype: str = 'float64') -> Report:
-    """Say which Rprop a program in any language is, or where and how it departs from the nearest one.
+    """`check` for a program in any language.
 
     Parameters
     ----------
     command : str
         The program and its arguments; it is started once for each trace.
     dtype : 'float64' (default), 'float32' or 'float16'
-        Type of the weight and the gradients that the program uses.
+        As for `check`.
 
     Returns
     -------
@@ -122,7 +128,14 @@ def _checked(given: argparse.Namespace) -> Report:
 
 # %% ../nbs/use/75_others.ipynb #5e1f00a8
 def main(args: list[str] | None = None) -> int:
-    "The command with `args`: list the traces, or check a factory or a program; returns the exit status"
+    """The command with `args`: list the traces, or check a factory or a program; returns the exit status
+
+    Examples
+    --------
+    >>> main(['--dtype', 'float32'])
+    irprop-: 25 of 25 traces bit for bit...
+    0
+    """
     given = (command := parser()).parse_args(args)
     listed = traces(given.dtype)
     if given.list:

@@ -74,7 +74,14 @@ class Module:
 
 # %% ../nbs/use/45_nn.ipynb #32c3d9e4
 def manual_seed(seed: Any) -> None:
-    "Start the random numbers that new layers are drawn from at `seed`"
+    """Start the random numbers of new layers at `seed`
+
+    Examples
+    --------
+    >>> manual_seed(0)
+    >>> Linear(1, 1).weight
+    Parameter(array([[0.27392337]], dtype=float32))
+    """
     default.rng = np.random.default_rng(seed)
 
 # %% ../nbs/use/45_nn.ipynb #7f9d5b82
@@ -95,7 +102,7 @@ class Linear(Module):
     Raises
     ------
     ValueError
-        When it is called on an input whose last axis has another length.
+        For an input whose last axis has another length.
 
     Examples
     --------

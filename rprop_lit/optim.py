@@ -180,7 +180,7 @@ class Rprop:
         Parameters
         ----------
         device : str or device
-            Where the weights are now. `step` would move the memory, too; this call does so at once.
+            Where the weights are now; `step` would move the memory there, too.
 
         Returns
         -------
@@ -233,7 +233,7 @@ class Rprop:
         Raises
         ------
         ValueError
-            A damaged file, or one of another model; the optimizer is left as it was.
+            A damaged file, or what `load_state_dict` refuses.
         OSError
             A file that cannot be opened.
         """

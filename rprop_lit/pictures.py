@@ -15,7 +15,13 @@ from matplotlib.axes import Axes
 
 # %% ../nbs/idea/15_pictures.ipynb #a3f5a906
 def canvas(ax: Axes | None, height: float = 3.0) -> Axes:
-    "The axes to draw on: `ax`, or that of a new figure, 5.5 inches wide and `height` inches high"
+    """The axes to draw on: `ax`, or that of a new figure, 5.5 inches wide and `height` inches high
+
+    Examples
+    --------
+    >>> canvas(None).figure.get_size_inches()
+    array([5.5, 3. ])
+    """
     if ax is not None:
         return ax
     return plt.figure(figsize=(5.5, height), layout='constrained').add_subplot()
@@ -26,7 +32,13 @@ OTHERS = ['#D55E00', '#56B4E9', '#CC79A7', '#8C6D31', '#7F7F7F']
 
 # %% ../nbs/idea/15_pictures.ipynb #e501cd07
 def colour(variant: str | None) -> str | None:
-    "The colour of a `variant`, None for None; ValueError for an unknown name"
+    """The colour of a `variant`, None for None; ValueError for an unknown name
+
+    Examples
+    --------
+    >>> colour('iRprop-')
+    '#009E73'
+    """
     if variant is None:
         return None
     if variant.lower() not in COLOURS:
@@ -65,7 +77,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], corner: str = '', digits: int =
     Parameters
     ----------
     rows : dict of dict
-        Names of rows, of columns, and the values: numbers or text.
+        Names of rows, of columns, and values: numbers or text.
     corner : str, default ''
         What the rows are.
     digits : int, default 4
@@ -74,7 +86,13 @@ def table(rows: Mapping[str, Mapping[str, Any]], corner: str = '', digits: int =
     Returns
     -------
     Table
-        To be the last line of a cell.
+        For the last line of a cell.
+
+    Examples
+    --------
+    >>> table({'irprop-': {'steps': 31}})
+             steps
+    irprop-     31
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
 
@@ -91,7 +109,7 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
     Parameters
     ----------
     errors : array_like of float, or a Trace of the solver
-        One error for each evaluation, that of the start first.
+        One for each evaluation, the start's first.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     variant : str, optional
@@ -104,7 +122,6 @@ def trace(errors: Any, ax: Axes | None = None, variant: str | None = None, label
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on.
 
     Examples
     --------
@@ -131,14 +148,13 @@ def contours(fun: Callable[[Any], tuple[Any, Any]], ax: Axes, bands: int = 8, gr
     ax : matplotlib.axes.Axes
         Where to draw; its limits are kept.
     bands : int, default 8
-        How many parts of equal area the window is cut into.
+        Parts of equal area.
     grid : int, default 61
-        At how many places along each side the function is evaluated.
+        Evaluations along each side.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on.
     """
     x, y = np.linspace(*ax.get_xlim(), grid), np.linspace(*ax.get_ylim(), grid)
     found = [[fun(np.array([a, b]))[0] for a in x] for b in y]
@@ -160,7 +176,7 @@ def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undon
     fun : callable, optional
         `fun(w) -> (error, gradient)`; its contours are drawn below the path.
     undone : iterable of int, optional
-        Indices of points whose move was taken back by one weight or by both; they are hollow.
+        Indices of points whose move was taken back; they are hollow.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     variant : str, optional
@@ -173,12 +189,16 @@ def path(points: Any, fun: Callable[[Any], tuple[Any, Any]] | None = None, undon
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on.
 
     Raises
     ------
     ValueError
         For points of another shape.
+
+    Examples
+    --------
+    >>> path([[3.0, 2.0], [2.9, 1.9]]).lines[0].get_xdata()
+    array([3. , 2.9])
     """
     back = sorted(undone or getattr(points, 'undone', ()))
     points = np.asarray(getattr(points, 'points', points), dtype=float)
@@ -212,14 +232,18 @@ def heat(steps: Any, ax: Axes | None = None, limits: tuple[float, float] | None 
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     limits : (float, float), optional
-        Smallest and largest step of the colour scale; those of `steps` by default.
+        Ends of the colour scale; those of `steps` by default.
     bar : bool, default True
         Draw the colour scale.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on.
+
+    Examples
+    --------
+    >>> heat([[0.1, 0.2]]).images[0].get_array().shape
+    (2, 1)
     """
     ax, steps = canvas(ax), np.asarray(getattr(steps, 'steps', steps), dtype=float)
     table = steps.reshape(len(steps), -1).T

@@ -33,7 +33,13 @@ class Problem(NamedTuple):
 
 # %% ../nbs/idea/00_problems.ipynb #b7318bf6
 def turning(n: int, degrees: float) -> np.ndarray:
-    "The `n` by `n` rotation that turns each pair of neighbouring axes by `degrees`"
+    """The `n` by `n` rotation that turns each pair of neighbouring axes by `degrees`
+
+    Examples
+    --------
+    >>> turning(2, 90).round().tolist()
+    [[0.0, -1.0], [1.0, 0.0]]
+    """
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     R = np.eye(n)
     for i in range(n - 1):
@@ -49,7 +55,7 @@ def bowl(curvatures: Any, turn: float = 0.0, start: Any = None) -> Problem:
     curvatures : sequence of float
         One positive number for each weight.
     turn : float, default 0
-        Degrees by which each pair of neighbouring axes is turned.
+        Degrees, for each pair of neighbouring axes.
     start : array_like, optional
         Where a run begins; all ones by default.
 
@@ -89,7 +95,12 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
     Returns
     -------
     numpy.ndarray
-        Of `w`'s shape; right to about ten digits where the error is smooth and of moderate size.
+        Of `w`'s shape; right to about ten digits of a smooth, moderate error.
+
+    Examples
+    --------
+    >>> slopes_of(bowl([2.0]).fun, np.ones(1)).round(6)
+    array([4.])
     """
     g = np.zeros_like(w)
     for i in np.ndindex(w.shape):
@@ -101,7 +112,13 @@ def slopes_of(fun: Callable[[Any], tuple[Any, Any]], w: np.ndarray) -> np.ndarra
 
 # %% ../nbs/idea/00_problems.ipynb #f6ebf830
 def rosenbrock(n: int = 2) -> Problem:
-    "Rosenbrock's curved valley (1960) in `n` weights, from (-1.2, 1, ...); its minimum, 0, is at all ones"
+    """Rosenbrock's curved valley (1960) in `n` weights, from (-1.2, 1, ...); its minimum, 0, is at all ones
+
+    Examples
+    --------
+    >>> rosenbrock(3).fun(np.ones(3))[0].item()
+    0.0
+    """
     def fun(w):
         bend, off = w[1:] - w[:-1]**2, 1 - w[:-1]
         g = np.zeros_like(w)
@@ -113,7 +130,13 @@ def rosenbrock(n: int = 2) -> Problem:
 
 # %% ../nbs/idea/00_problems.ipynb #8f4654bf
 def plateau() -> Problem:
-    "A dimple in a plain: the sum of w^2/(1+w^2), from far out; its minimum, 0, is at the origin"
+    """A dimple in a plain: the sum of w^2/(1+w^2), from far out; its minimum, 0, is at the origin
+
+    Examples
+    --------
+    >>> plateau().fun(np.ones(2))[0].item()
+    1.0
+    """
     def fun(w):
         return (w**2 / (1 + w**2)).sum(), 2 * w / (1 + w**2)**2
 
@@ -121,7 +144,13 @@ def plateau() -> Problem:
 
 # %% ../nbs/idea/00_problems.ipynb #e8320f90
 def saddle() -> Problem:
-    "A saddle, x^2 - y^2 + y^4/4, from a millionth beside the ridge; its minima, -1, are at (0, +-sqrt 2)"
+    """A saddle, x^2 - y^2 + y^4/4, from a millionth beside the ridge; its minima, -1, are at (0, +-sqrt 2)
+
+    Examples
+    --------
+    >>> saddle().fun(np.sqrt([0, 2]))[0].round(9).item()
+    -1.0
+    """
     def fun(w):
         x, y = w
         return x * x - y * y + y**4 / 4, np.array([2 * x, y**3 - 2 * y], dtype=w.dtype)
@@ -137,7 +166,7 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
     problem : Problem
         The one to disturb; its error stays exact.
     size : float
-        Standard deviation of the noise in every coordinate, in units of the gradient.
+        Standard deviation of the noise, in units of the gradient.
     seed : int, default 0
         Of the noise; every call of `fun` draws afresh, so make a new noisy problem to repeat a run.
 
@@ -145,6 +174,11 @@ def noisy(problem: Problem, size: float, seed: int = 0) -> Problem:
     -------
     Problem
         With the same minimum.
+
+    Examples
+    --------
+    >>> noisy(bowl([2.0]), 0.5).fun(np.ones(1))[1].round(2)
+    array([4.06])
     """
     random = np.random.default_rng(seed)
 

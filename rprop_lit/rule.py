@@ -34,6 +34,11 @@ def update_one(g: float, sign: int, step: float, forget: bool, undo: bool,
     -------
     dw, sign, step
         The move, to be added to the weight; the sign to remember; the new step.
+
+    Examples
+    --------
+    >>> update_one(3.0, 1, 0.1, True, False, 0.5, 1.2, 0.0, 50.0)
+    (-0.12, 1, 0.12)
     """
     s = 1 if g > 0 else -1 if g < 0 else 0
     agree, last = s * sign, step
@@ -73,13 +78,25 @@ class State(NamedTuple):
 
 # %% ../nbs/idea/10_rule.ipynb #742f46eb
 def is_tensor(x: Any) -> bool:
-    "Is `x` a torch tensor? Answered without importing torch"
+    """Is `x` a torch tensor? Answered without importing torch
+
+    Examples
+    --------
+    >>> is_tensor(np.ones(1))
+    False
+    """
     torch = sys.modules.get('torch')
     return torch is not None and isinstance(x, torch.Tensor)
 
 # %% ../nbs/idea/10_rule.ipynb #ec068e5d
 def namespace(x: Any) -> Any:
-    "The library of the array `x`: NumPy, CuPy, torch, or one of the array API; TypeError for no array"
+    """The library of the array `x`: NumPy, CuPy, torch, or one of the array API; TypeError for no array
+
+    Examples
+    --------
+    >>> namespace(np.ones(1)).__name__
+    'numpy'
+    """
     if type(x).__module__ == 'numpy' and hasattr(x, 'dtype'):
         return sys.modules['numpy']  # without an import, which is refused while the interpreter ends
     if hasattr(x, '__array_namespace__'):
@@ -114,8 +131,8 @@ def init(w: Any, lr: Any) -> State:
 
     Examples
     --------
-    >>> init(np.zeros(1), 0.1).step
-    array([0.1])
+    >>> init(np.zeros(2, np.float32), 0.1)
+    State(sign=array([0, 0], dtype=int8), step=array([0.1, 0.1], dtype=float32), loss=inf)
     """
     xp = namespace(w)
     if 'float' not in str(w.dtype):
@@ -127,13 +144,25 @@ def init(w: Any, lr: Any) -> State:
 
 # %% ../nbs/idea/10_rule.ipynb #a1d538b2
 def signed(sign: Any, x: Any) -> Any:
-    "`sign * x` for arrays, in the type of `x`"
+    """`sign * x` for arrays, in the type of `x`
+
+    Examples
+    --------
+    >>> signed(np.array([-1, 0]), np.ones(2))
+    array([-1.,  0.])
+    """
     xp = namespace(x)
     return xp.where(sign > 0, x, xp.where(sign < 0, -x, 0 * x))
 
 # %% ../nbs/idea/10_rule.ipynb #855ef3b2
 def sign_of(g: Any, sign: Any) -> Any:
-    "The sign of each gradient in `g`, -1, 0 or 1, in the type of the array `sign`; 0 for NaN"
+    """The sign of each gradient in `g`, -1, 0 or 1, in the type of the array `sign`; 0 for NaN
+
+    Examples
+    --------
+    >>> sign_of(np.array([3.0, -0.5, np.nan]), np.int8([0]))
+    array([ 1, -1,  0], dtype=int8)
+    """
     xp, one = namespace(sign), 0 * sign + 1
     return xp.where(g > 0, one, xp.where(g < 0, -one, 0 * one))
 
@@ -150,10 +179,8 @@ def update_all(g: Any, state: State, *, forget: Any, undo: Any, etas: Any,
         From `init` or from the last call; never written to.
     forget, undo : bool
         The two knobs; `undo` may be a 0-d array of bool.
-    etas : (float, float)
-        Factors that shrink and grow the steps; or arrays that broadcast.
-    step_sizes : (float, float)
-        Smallest and largest step; or arrays that broadcast.
+    etas, step_sizes : (float, float)
+        Factors that shrink and grow the steps, smallest and largest step; or arrays that broadcast.
 
     Returns
     -------
@@ -161,6 +188,12 @@ def update_all(g: Any, state: State, *, forget: Any, undo: Any, etas: Any,
         The move, in the steps' type, to be added to the weights; -0.0 where nothing moves.
     state : State
         What to remember.
+
+    Examples
+    --------
+    >>> update_all(np.ones(1), init(np.ones(1), 0.1), forget=True, undo=False,
+    ...            etas=(0.5, 1.2), step_sizes=(0, 50))[0]
+    array([-0.1])
     """
     xp, s = namespace(state.step), sign_of(g, state.sign)
     same, flip = s * state.sign > 0, s * state.sign < 0

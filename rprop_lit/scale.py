@@ -76,7 +76,13 @@ def _over(change: Callable, tree: Any, *trees: Any) -> Any:
     return getattr(tree, '_make', type(tree))([_over(change, *parts) for parts in zip(tree, *trees)])
 
 def added(a: Sum, b: Sum) -> Sum:
-    "The sum of `a` and `b`, field by field"
+    """The sum of `a` and `b`, field by field
+
+    Examples
+    --------
+    >>> added(Sum(1.0, np.ones(2), 4), Sum(2.0, np.ones(2), 3))
+    Sum(error=3.0, g=array([2., 2.]), rows=7)
+    """
     with np.errstate(all='ignore'):
         return Sum(a.error + b.error, _over(operator.add, a.g, b.g), a.rows + b.rows)
 

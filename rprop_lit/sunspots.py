@@ -76,7 +76,13 @@ class Task(NamedTuple):
 
 # %% ../nbs/evidence/88_sunspots.ipynb #0f13887d
 def sunspot_task() -> Task:
-    "The sunspot numbers as a `Task`"
+    """The sunspot numbers as a `Task`
+
+    Examples
+    --------
+    >>> sunspot_task().inputs.shape
+    (268, 12)
+    """
     years, counts = sunspots()
     scale = counts[years <= PERIODS['training'][1]].max()
     inputs, targets = windows(counts / scale)
@@ -99,13 +105,26 @@ def arv(forecast: np.ndarray, task: Task) -> dict[str, float]:
     -------
     dict of str to float
         For each period its mean squared miss, divided by the variance of the whole series; no unit.
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> arv(task.targets, task)['test']
+    0.0
     """
     squares = (forecast - task.targets) ** 2
     return {name: float(squares[part].mean() / task.variance) for name, part in task.parts.items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a8ae9e69
 def linear(task: Task) -> np.ndarray:
-    "Forecasts of `task` by AR(12), least squares over the training years (Yule 1927)"
+    """Forecasts of `task` by AR(12), least squares over the training years (Yule 1927)
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> round(arv(linear(task), task)['test'], 4)
+    0.3679
+    """
     table = np.column_stack([task.inputs, np.ones(len(task.inputs))])
     training = task.parts['training']
     weights = np.linalg.lstsq(table[training], task.targets[training], rcond=None)[0]
@@ -113,7 +132,13 @@ def linear(task: Task) -> np.ndarray:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #edf765a7
 def network(seed: int) -> nn.Sequential:
-    "Twelve inputs, eight tanh units, one linear output, with the random start that belongs to `seed`"
+    """Twelve inputs, eight tanh units, one linear output, with the random start that belongs to `seed`
+
+    Examples
+    --------
+    >>> sum(p.data.size for p in network(seed=0).parameters())
+    113
+    """
     random: dict[str, Any] = {'dtype': np.float64, 'seed': np.random.default_rng(seed)}
     return nn.Sequential(nn.Linear(LAGS, 8, **random), nn.Tanh(), nn.Linear(8, 1, **random))
 
@@ -159,6 +184,11 @@ def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500,
     -------
     Fit
         The network and the way to it.
+
+    Examples
+    --------
+    >>> fit(sunspot_task(), 'irprop-', epochs=3).steps.shape
+    (3, 113)
     """
     net, loss_of, training = network(seed), nn.MSELoss(), task.parts['training']
     weights, targets = list(net.parameters()), task.targets[:, None]
@@ -183,7 +213,14 @@ def fit(task: Task, variant: str, seed: int = 0, epochs: int = 500,
 
 # %% ../nbs/evidence/88_sunspots.ipynb #7a8ca663
 def forecast_of(fitted: Fit, task: Task) -> np.ndarray:
-    "The forecasts of the trained network of `fitted`, one for each year, in the units of `task`"
+    """The forecasts of the trained network of `fitted`, one for each year, in the units of `task`
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> forecast_of(fit(task, 'irprop-', epochs=3), task).shape
+    (268,)
+    """
     return fitted.net(task.inputs).data[:, 0]
 
 # %% ../nbs/evidence/88_sunspots.ipynb #dee8d0de
@@ -208,6 +245,12 @@ def train(task: Task, variants: Iterable[str] = tuple(VARIANTS), seeds: Iterable
     -------
     dict of str to list of Fit
         For each variant its trainings, in the order of the seeds.
+
+    Examples
+    --------
+    >>> runs = train(sunspot_task(), ['rprop-', 'irprop-'], seeds=[0, 1, 2], epochs=3)
+    >>> {variant: len(fits) for variant, fits in runs.items()}
+    {'rprop-': 3, 'irprop-': 3}
     """
     runs: dict[str, list[Fit]] = {variant: [] for variant in variants}
     for seed in seeds:
@@ -227,18 +270,39 @@ def _evaluations_to(errors: np.ndarray, level: float) -> float:
 LINE = 'linear AR(12)'
 
 def kept(fits: Iterable[Fit]) -> dict[str, np.ndarray]:
-    "The errors of the kept weights of all `fits` in each period, a number for each start"
+    """The errors of the kept weights of all `fits` in each period, a number for each start
+
+    Examples
+    --------
+    >>> runs = train(sunspot_task(), ['irprop-'], seeds=[0, 1], epochs=3)
+    >>> kept(runs['irprop-'])['test'].shape
+    (2,)
+    """
     return {period: np.array([f.errors[period][f.stopped] for f in fits]) for period in PERIODS}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #818a6d13
 def ahead(task: Task, fits: Iterable[Fit]) -> dict[str, int]:
-    "How many of the networks in `fits` have a smaller error than the line through `task`, in each period"
+    """How many of the networks in `fits` have a smaller error than the line through `task`, in each period
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> ahead(task, [fit(task, 'irprop-', epochs=3)])
+    {'training': 0, 'validation': 0, 'test': 0}
+    """
     line = arv(linear(task), task)
     return {period: int((errors < line[period]).sum()) for period, errors in kept(fits).items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #be19794b
 def standing(task: Task, fits: list[Fit]) -> dict[str, float]:
-    "Medians over `fits` on `task`: evaluations to target and to kept weights, errors of the three periods"
+    """Medians over `fits` on `task`: evaluations to target and to kept weights, errors of the three periods
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> standing(task, [fit(task, 'irprop-', epochs=3)])['target']
+    inf
+    """
     level = TARGET * arv(linear(task), task)['training']
     target = np.median([_evaluations_to(f.errors['training'], level) for f in fits])
     waits = {'target': target, 'kept': np.median([f.stopped + 1 for f in fits])}
@@ -253,7 +317,14 @@ def _line(name: str, waits: Sequence[str], errors: Sequence[str], spread: str, b
 
 # %% ../nbs/evidence/88_sunspots.ipynb #37919c09
 def table(task: Task, runs: dict[str, list[Fit]]) -> str:
-    "The line through `task` and the networks in `runs`, 80 columns wide: medians over the starts"
+    """The line through `task` and the networks in `runs`, 80 columns wide: medians over the starts
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> print(table(task, train(task, ['irprop-'], seeds=[0], epochs=3)).splitlines()[2])
+    linear AR(12)       -      -     0.1319      0.1296     0.3679           -     -
+    """
     years = [f'{first}-{last}' for first, last in PERIODS.values()]
     lines = [_line('', ['target', 'kept'], [*PERIODS], 'test', 'beats'),
              _line('', ['after', 'after'], years, 'range', 'line')]
@@ -274,7 +345,15 @@ _VERDICTS = {(True, True): 'they learned the past, and to forecast better too.',
 
 # %% ../nbs/evidence/88_sunspots.ipynb #a559fd5c
 def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
-    "What the networks in `runs` learned of `task` and what they did not, in one sentence"
+    """What the networks in `runs` learned of `task` and what they did not, in one sentence
+
+    Examples
+    --------
+    >>> task = sunspot_task()
+    >>> print(verdict(task, train(task, ['irprop-'], seeds=[0], epochs=3)))
+    Ahead of the line: 0 of 1 networks in the training years, 0 in the test years;
+    they have not even learned the past yet.
+    """
     fits = [f for group in runs.values() for f in group]
     wins = ahead(task, fits)
     past, future = (wins[period] > len(fits) / 2 for period in ('training', 'test'))
@@ -284,7 +363,15 @@ def verdict(task: Task, runs: dict[str, list[Fit]]) -> str:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #eb1c84cf
 def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
-    "Draw `fits` on `ax`: training thick, validation thin, kept weights a circle, the line of `task` dashed"
+    """Draw `fits` on `ax`: training thick, validation thin, kept weights a circle, the line of `task` dashed
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> task, ax = sunspot_task(), Figure().subplots()
+    >>> draw_curves({'irprop-': fit(task, 'irprop-', epochs=3)}, task, ax).get_ylabel()
+    'average relative variance'
+    """
     from rprop_lit.pictures import COLOURS, trace
     for variant, f in fits.items():
         trace(f.errors['training'], ax, variant)
@@ -298,7 +385,15 @@ def draw_curves(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #42a13dee
 def draw_steps(fits: dict[str, Fit], ax: Any) -> Any:
-    "Draw on `ax` the first 400 steps of the best of `fits`: evaluations across, weights down"
+    """Draw on `ax` the first 400 steps of the best of `fits`: evaluations across, weights down
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> fits = {'irprop-': fit(sunspot_task(), 'irprop-', epochs=3)}
+    >>> draw_steps(fits, Figure().subplots()).images[0].get_array().shape
+    (113, 3)
+    """
     from rprop_lit.pictures import heat
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     heat(fits[best].steps[:400], ax)
@@ -307,7 +402,15 @@ def draw_steps(fits: dict[str, Fit], ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #6da27e47
 def draw_forecast(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
-    "Draw on `ax` truth, line and the best network of `fits` for `task`, in the validation and test years"
+    """Draw on `ax` truth, line and the best network of `fits` for `task`, in the validation and test years
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> task, ax = sunspot_task(), Figure().subplots()
+    >>> draw_forecast({'irprop-': fit(task, 'irprop-', epochs=3)}, task, ax).get_ylabel()
+    'sunspots'
+    """
     from rprop_lit.pictures import COLOURS
     best = min(fits, key=lambda variant: fits[variant].errors['validation'].min())
     late = task.years > PERIODS['training'][1]
@@ -323,12 +426,28 @@ def draw_forecast(fits: dict[str, Fit], task: Task, ax: Any) -> Any:
 
 # %% ../nbs/evidence/88_sunspots.ipynb #1196618c
 def leading(runs: dict[str, list[Fit]]) -> dict[str, Fit]:
-    "For each variant in `runs`, the start with the lowest validation error"
+    """For each variant in `runs`, the start with the lowest validation error
+
+    Examples
+    --------
+    >>> runs = train(sunspot_task(), ['irprop-'], seeds=[0, 1], epochs=3)
+    >>> leading(runs)['irprop-'].errors['validation'].shape
+    (3,)
+    """
     return {variant: min(fits, key=lambda f: f.errors['validation'].min()) for variant, fits in runs.items()}
 
 # %% ../nbs/evidence/88_sunspots.ipynb #f92ade94
 def picture(task: Task, fits: dict[str, Fit], file: Any) -> None:
-    "Save forecast, learning curves and steps of `fits` on `task` as one picture, at the path `file`"
+    """Save forecast, learning curves and steps of `fits` on `task` as one picture, at the path `file`
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> task, file = sunspot_task(), BytesIO()
+    >>> picture(task, {'irprop-': fit(task, 'irprop-', epochs=3)}, file)
+    >>> file.getvalue()[1:4]
+    b'PNG'
+    """
     from matplotlib.figure import Figure
     fig = Figure(figsize=(8, 10), layout='constrained')
     above, middle, below = fig.subplots(3, 1)

@@ -54,7 +54,13 @@ RULES['sum'] = lambda a, axis, keepdims: (
 
 # %% ../nbs/use/40_tensor.ipynb #8d551762
 def history(tensor: Any) -> list:
-    "Every tensor on the way to `tensor`, each before those it was made from; leaves are left out"
+    """Every tensor on the way to `tensor`, each before those it was made from; leaves are left out
+
+    Examples
+    --------
+    >>> history(Tensor([2.0]) * 3.0 + 1.0)
+    [Tensor([7.]), Tensor([6.])]
+    """
     found, seen = [tensor], {tensor}
     for t in found:  # the list grows while we walk along it
         new = dict.fromkeys(parent for parent, _ in t.pulls if parent not in seen)
@@ -64,7 +70,14 @@ def history(tensor: Any) -> list:
 
 # %% ../nbs/use/40_tensor.ipynb #f4f7dc5a
 def slopes(tensor: Any, g: Any) -> dict:
-    "The slopes at every leaf behind a `tensor`, for slopes `g` at the tensor itself"
+    """The slopes at every leaf behind a `tensor`, for slopes `g` at the tensor itself
+
+    Examples
+    --------
+    >>> w = Tensor([2.0])
+    >>> slopes(w * w, np.ones(1))[w]
+    array([4.])
+    """
     arrived = {tensor: g}
     for t in history(tensor):
         g = arrived.pop(t)
@@ -120,7 +133,13 @@ class Record:
 
 # %% ../nbs/use/40_tensor.ipynb #d88f3ad7
 def apply(name: str, *inputs: Any, **options: Any) -> Any:
-    "The tensor that the rule `name` makes of `inputs` and `options`; it remembers its tensors and pulls"
+    """The tensor that the rule `name` makes of `inputs` and `options`; it remembers its tensors and pulls
+
+    Examples
+    --------
+    >>> apply('mul', Tensor([2.0]), 3.0)
+    Tensor([6.])
+    """
     like = next((x.data for x in inputs if isinstance(x, Record)), inputs[0])
     value, *pulls = RULES[name](
         *[x.data if isinstance(x, Record) else constant(x, like) for x in inputs], **options
@@ -129,12 +148,24 @@ def apply(name: str, *inputs: Any, **options: Any) -> Any:
 
 # %% ../nbs/use/40_tensor.ipynb #71a187a3
 def op(name: str, swap: bool = False) -> Callable[..., Any]:
-    "A function that applies the rule `name` to its arguments, in reverse order if `swap`"
+    """A function that applies the rule `name` to its arguments, in reverse order if `swap`
+
+    Examples
+    --------
+    >>> op('sub', swap=True)(Tensor([2.0]), 3.0)
+    Tensor([1.])
+    """
     return lambda *inputs: apply(name, *(inputs[::-1] if swap else inputs))
 
 # %% ../nbs/use/40_tensor.ipynb #14fcdca5
 def matmul(x: Any, y: Any) -> Any:
-    "The matrix product of `x` and `y`, one a tensor; a vector is a row on the left, a column on the right"
+    """The matrix product of `x` and `y`, one a tensor; a vector is a row on the left, a column on the right
+
+    Examples
+    --------
+    >>> matmul([1.0, 2.0], Tensor([3.0, 4.0]))
+    Tensor(11.0)
+    """
     like = x.data if isinstance(x, Record) else y.data
     x, y = (v if isinstance(v, Record) else constant(v, like) for v in (x, y))
     if y.ndim == 1:

@@ -28,7 +28,13 @@ VARIANTS = {
 
 # %% ../nbs/idea/20_variants.ipynb #adcb1c12
 def variant_named(variant: str) -> Variant:
-    "The row of `VARIANTS` for a `variant` in any case; ValueError for an unknown one"
+    """The row of `VARIANTS` for a `variant` in any case; ValueError for an unknown one
+
+    Examples
+    --------
+    >>> variant_named('iRprop-')
+    Variant(forget=True, undo='never')
+    """
     row = VARIANTS.get(str(variant).lower())
     if row is None:
         raise ValueError(f"variant={variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
@@ -72,6 +78,11 @@ def flip_for(variant: str, loss: Any, before: Any) -> Flip:
     ------
     ValueError
         Unknown variant; an error is needed and missing, or is not finite at the first step.
+
+    Examples
+    --------
+    >>> flip_for('irprop+', 3.0, before=2.0)
+    Flip(forget=True, undo=True, retreat=False, loss=3.0)
     """
     forget, undo = variant_named(variant)
     if undo != 'if worse':
@@ -95,7 +106,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     variant : str
         A name in `VARIANTS`, in any case.
     g : float
-        Gradient now; only its sign is used. NaN counts as 0.
+        As in `update_one`.
     error : float or None
         The error now; needed by `irprop+`, not looked at by the others.
     state : State
@@ -113,7 +124,7 @@ def step_one(variant: str, g: float, error: float | None, state: State,
     Raises
     ------
     ValueError
-        Unknown variant; `irprop+` without an error, or with a first one that is not finite.
+        As from `flip_for`.
 
     Examples
     --------
@@ -134,7 +145,13 @@ def step_one(variant: str, g: float, error: float | None, state: State,
 
 # %% ../nbs/idea/20_variants.ipynb #fbfdc8f9
 def cast_pair(pair: Any, step: Any) -> tuple[Any, Any]:
-    "`pair`, factors or limits, in the type of `step`, at most its largest number; arrays if one is"
+    """`pair`, factors or limits, in the type of `step`, at most its largest number; arrays if one is
+
+    Examples
+    --------
+    >>> cast_pair((0, math.inf), np.zeros(1, np.float32))
+    (0.0, 3.4028234663852886e+38)
+    """
     top = float(namespace(step).finfo(step.dtype).max)
     low, high = (namespace(x).clip(x, None, top) if getattr(x, 'ndim', 0) else min(float(x), top)
                  for x in pair)
@@ -158,6 +175,11 @@ def retreat(state: State, *, etas: Any, step_sizes: Any) -> tuple[Any, State]:
     -------
     dw, State
         The opposite of the last moves; all signs 0, all steps shrunk, the error as it was.
+
+    Examples
+    --------
+    >>> retreat(State(np.int8([1]), np.array([0.1])), etas=(0.5, 1.2), step_sizes=(0, 50))[0]
+    array([0.1])
     """
     shrunk = state.step * cast_pair(etas, state.step)[0]
     step = namespace(state.step).clip(shrunk, *cast_pair(step_sizes, state.step))
@@ -165,7 +187,13 @@ def retreat(state: State, *, etas: Any, step_sizes: Any) -> tuple[Any, State]:
 
 # %% ../nbs/idea/20_variants.ipynb #5c2e6d6b
 def read_loss(loss: Any, maximize: bool = False) -> float | None:
-    "`loss` as one number that should fall, negated to `maximize`, or None; ValueError if it is no number"
+    """`loss` as one number that should fall, negated to `maximize`, or None; ValueError if it is no number
+
+    Examples
+    --------
+    >>> read_loss(np.array([2.0]), maximize=True)
+    -2.0
+    """
     value = loss.item() if hasattr(loss, 'item') and math.prod(loss.shape) == 1 else loss
     if value is not None and not isinstance(value, (int, float)):
         raise ValueError(f'loss={loss!r}: need one real number')
@@ -209,7 +237,7 @@ def update(g: Any, state: State, *, variant: str, etas: Any = (0.5, 1.2), step_s
     >>> update(np.ones(1), State(np.int8([1]), np.array([0.1])), variant='rprop-')[0]
     array([-0.12])
 
-    Sources: Riedmiller and Braun 1993 (rprop+), Riedmiller 1994 (rprop-), Igel and Hüsken 2003 (the others).
+    Sources: those of `step_one`, 1993 to 2003.
     """
     if tuple(g.shape) != tuple(state.step.shape):
         raise ValueError(f'g has shape {tuple(g.shape)} and the state {tuple(state.step.shape)}: '

@@ -185,6 +185,8 @@ def test_the_dashed_line_is_the_linear_fit_of_the_training_years(axes):
     levels = [line.get_ydata()[0] for line in axes.lines
               if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2]
     assert arv(linear(task), task)['training'] in levels and TARGET == 2 / 3
+    thick, thin, _, dashed = (line.get_linewidth() for line in axes.lines)
+    assert thin < dashed < thick
 
 
 # ---- practice problems

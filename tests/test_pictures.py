@@ -163,6 +163,12 @@ def test_heat_shares_a_scale_and_may_go_without_its_bar():
     assert len(heat(np.full((3, 2), 0.1)).figure.axes) == 2
 
 
+def test_a_table_rounds_floats_and_leaves_whole_numbers_and_text():
+    shown = pictures.table({'run': {'error': 0.123456, 'steps': 123456, 'end': 'gtol'}}, digits=2).rows
+    assert shown == [['', 'error', 'steps', 'end'], ['run', '0.12', '123456', 'gtol']]
+    assert pictures.table({'run': {'error': np.float32(0.5)}}).rows[1] == ['run', '0.5']
+
+
 def test_imports_only_the_problems_of_the_package():
     modules = {getattr(thing, '__module__', None) or getattr(thing, '__name__', '')
                for thing in vars(pictures).values()}

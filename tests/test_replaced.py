@@ -9,6 +9,7 @@ import pytest
 from streams import bits
 
 from rprop_lit import Parameter, Rprop, State, init, update
+from rprop_lit.inside import step
 from rprop_lit.inside.files import read_arrays
 from rprop_lit.optim import flatten
 
@@ -705,3 +706,25 @@ def test_steps_of_another_type_that_somebody_put_into_a_memory(path):
         expected += dw
         optimizer.step()
         assert bits(p.data) == bits(expected) and bits(optimizer.state[p]['step_size']) == bits(state.step)
+
+
+def test_what_has_no_gradient_keeps_no_step_out_of_a_graph(monkeypatch):
+    torch, asked = pytest.importorskip('torch', reason='torch is not installed'), []
+    monkeypatch.setattr(step, 'check_capture', lambda weights, begun: asked.append(begun))
+    w, idle = (torch.zeros(3, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    optimizer = Rprop([w, idle])
+    for p, begun in ((w, False), (w, True), (idle, False), (idle, True)):
+        p.grad = torch.ones_like(p)  # NumPy cannot look into bfloat16, so it takes the way of a GPU
+        optimizer.step()
+        assert asked[-1] is begun
+
+
+@pytest.mark.filterwarnings('ignore:the matrix subclass:PendingDeprecationWarning')
+@pytest.mark.parametrize('n', [2, 300])
+def test_another_kind_of_array_of_the_same_type_and_shape_is_planned_anew(n):
+    optimizer, (p,) = first_step(np.zeros((n, n)))
+    plan, = optimizer.param_groups[0].plans
+    p.data = np.asmatrix(p.data)
+    assert plan.read() is None  # the kernels count on arrays: a row of a matrix has two axes
+    optimizer.step()
+    assert np.asarray(p.data).tolist() == [[-0.01 - 0.01 * 1.2] * n] * n

@@ -148,6 +148,7 @@ def test_infinite_limit_is_the_largest_number():
                 dw, state = update(np.ones(1, dtype), state, variant='irprop-', step_sizes=(0, math.inf))
         assert state.step == np.finfo(dtype).max and np.isfinite(dw)
     assert cast_pair((0, math.inf), np.zeros(1, np.float32)) == (0, float(np.finfo(np.float32).max))
+    assert str(cast_pair((-0.0, 1), np.zeros(1))[0]) == '0.0'  # -0.0 * lo shall move nothing
     lo, hi = cast_pair((0, np.array([1.0, math.inf])), np.zeros(2))
     assert hi.tolist() == [1.0, np.finfo(float).max]
 

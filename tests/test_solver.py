@@ -695,6 +695,15 @@ def test_a_complex_step_that_is_lost_is_an_error():
                     jac='cs').success
 
 
+@pytest.mark.parametrize('x', [1.0, -1.0])
+def test_no_slope_where_a_place_rounds_to_the_point_itself(x):
+    # beside a power of two floats lie closer together towards 0: of two places at one distance, one is x
+    low, high = sorted([x * (1 - 2**-53), x * (1 + 2**-52)])
+    found, calls = slopes_by_differences(lambda w: w[0], np.array([x]), x, '3-point',
+                                         (np.array([low]), np.array([high])))
+    assert found.tolist() == [0] and calls == 2
+
+
 def test_differences_where_the_error_is_no_number():
     calls = []
 

@@ -21,6 +21,11 @@ def floats(data: Any, dtype: Any = None) -> Any:
     """`data` as an array of floats: an array is shared and keeps its type, a list takes the default's.
 
     With a `dtype`, both take that. A TypeError refuses other numbers.
+
+    Examples
+    --------
+    >>> floats([1.0, 2.0])
+    array([1., 2.], dtype=float32)
     """
     xp, kind = (namespace(data), data.dtype) if hasattr(data, 'dtype') else (default.xp, default.dtype)
     data = xp.asarray(data, dtype=kind if dtype is None else dtype)
@@ -30,7 +35,13 @@ def floats(data: Any, dtype: Any = None) -> Any:
 
 # %% ../../nbs/inside/30_floats.ipynb #cf1b33ee
 def constant(x: Any, like: Any) -> Any:
-    "The number `x` as it is, anything else as an array in the manner of `like`; TypeError if it is not real"
+    """The number `x` as it is, anything else as an array in the manner of `like`; TypeError if it is not real
+
+    Examples
+    --------
+    >>> constant([1, 2], np.ones(2))
+    array([1., 2.])
+    """
     if type(x) in (int, float):
         return x
     x = namespace(like).asarray(x)
@@ -40,7 +51,13 @@ def constant(x: Any, like: Any) -> Any:
 
 # %% ../../nbs/inside/30_floats.ipynb #bf919836
 def fit(g: Any, like: Any) -> Any:
-    "The slopes `g` in the shape of the array `like`: summed over each axis along which that was stretched"
+    """The slopes `g` in the shape of the array `like`: summed over each axis along which that was stretched
+
+    Examples
+    --------
+    >>> fit(np.ones((3, 2)), np.ones(2))
+    array([3., 3.])
+    """
     xp, extra = namespace(g), g.ndim - like.ndim
     if g.shape != like.shape:
         stretched = tuple(i for i, n in enumerate(g.shape) if i < extra or n != like.shape[i - extra])
@@ -49,6 +66,13 @@ def fit(g: Any, like: Any) -> Any:
 
 # %% ../../nbs/inside/30_floats.ipynb #b0dfb926
 def scatter(out: Any, index: Any, g: Any) -> Any:
-    "Add each element of `g` to the place in `out` that `index` names, as often as it names it"
+    """Add each element of `g` to the place in `out` that `index` names, as often as it names it
+
+    Examples
+    --------
+    >>> out = np.zeros(3)
+    >>> scatter(out, [0, 2, 2], np.ones(3))
+    array([1., 0., 2.])
+    """
     namespace(out).add.at(out, index, g)
     return out

@@ -27,7 +27,13 @@ def _slack(trace: GoldenTrace, want: tuple) -> float:
 
 
 def departs(weights: tuple, want: tuple, trace: GoldenTrace | None = None) -> int | None:
-    "The first step, from 0, where `weights` is not as `want`, or None; with a `trace`, rounding is forgiven"
+    """The first step, from 0, where `weights` is not as `want`, or None; with a `trace`, rounding is forgiven
+
+    Examples
+    --------
+    >>> departs((1.0, 2.0), (1.0, 2.5))
+    1
+    """
     slack = _slack(trace, want) if trace else 0.0
     same = [a == b or abs(a - b) <= slack or (a != a and b != b) for a, b in zip(weights, want, strict=False)]
     return same.index(False) if False in same else None if len(weights) == len(want) else len(same)
@@ -113,7 +119,14 @@ def _at_start(trace: GoldenTrace, variant: str) -> SimpleNamespace:
 
 @cache
 def imitate(trace: GoldenTrace, variant: str, habits: tuple = ()) -> tuple[float, ...]:
-    "The weights of `trace` for a `variant` with these `habits`"
+    """The weights of `trace` for a `variant` with these `habits`
+
+    Examples
+    --------
+    >>> from rprop_lit.inside.traces import traces
+    >>> imitate(traces()[0], 'irprop-')[:2]
+    (-0.1, -0.22)
+    """
     weight, wide = np.dtype(trace.dtype).type, np.dtype(trace.step_dtype).type
     before, after = (
         [change for name, change in table.items() if name in habits] for table in (BEFORE, AFTER)
@@ -130,7 +143,15 @@ def imitate(trace: GoldenTrace, variant: str, habits: tuple = ()) -> tuple[float
 
 # %% ../../nbs/inside/72_habits.ipynb #84581499
 def explained(pairs: list, variant: str, habits: tuple) -> int:
-    "How many of the `pairs`, a trace and what was seen there, a `variant` with these `habits` walks alike"
+    """How many of the `pairs`, a trace and what was seen there, a `variant` with these `habits` walks alike
+
+    Examples
+    --------
+    >>> from rprop_lit.inside.traces import Walked, traces
+    >>> trace = traces()[0]
+    >>> explained([(trace, Walked(imitate(trace, 'irprop-')))], 'irprop-', ())
+    1
+    """
     return sum(
         departs(walked.weights, imitate(trace, variant, habits), trace) is None for trace, walked in pairs
     )
@@ -155,7 +176,16 @@ def diagnose(pairs: list) -> tuple[str, tuple]:
 
 # %% ../../nbs/inside/72_habits.ipynb #a9d42e24
 def side_by_side(factory: Callable, trace: GoldenTrace) -> str:
-    "Verdict on a `factory` with the weights of a `trace` two by two: each must walk as alone, or 'not set'"
+    """Verdict on a `factory` with the weights of a `trace` two by two: each must walk as alone, or 'not set'
+
+    Examples
+    --------
+    >>> from rprop_lit.inside.traces import traces
+    >>> def descent(w, lr, etas, step_sizes):
+    ...     return lambda w, g, loss: w - lr * g
+    >>> side_by_side(descent, traces()[0])
+    'bits'
+    """
     both = tuple(zip(trace.gradients, trace.gradients[::-1]))
     alone = [run(factory, GoldenTrace(**vars(trace) | {'gradients': stream})) for stream in zip(*both)]
     two = {'gradients': both, 'start': (trace.start, trace.start), 'origin': 'convention'}
@@ -228,6 +258,13 @@ def judge(pairs: list, beside: str = 'not set', keeps: bool = False) -> Report:
     -------
     Report
         Its text is for reading.
+
+    Examples
+    --------
+    >>> from rprop_lit.inside.traces import Walked, traces
+    >>> trace = traces()[0]
+    >>> judge([(trace, Walked(imitate(trace, 'irprop-')))]).variant
+    'irprop-'
     """
     whole = [(trace, walked) for trace, walked in pairs if walked and not walked.refused]
     variant, habits = diagnose(whole)

@@ -224,6 +224,11 @@ class Row(Parameter):
     TypeError, ValueError
         Rows; what `flatten` refuses; a gradient that does not fit; and where the gradient is read:
         a parameter that was given a new one, or a row that was given other weights.
+
+    Examples
+    --------
+    >>> Row([Parameter(np.ones(2)), Parameter(np.zeros(1))]).data
+    array([1., 1., 0.])
     """
     def __init__(self, params: Iterable[Any]) -> None:
         self.params = members(params)

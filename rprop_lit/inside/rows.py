@@ -92,6 +92,12 @@ def flatten(params: Any) -> tuple[Any, Any]:
     TypeError, ValueError
         Parameters or gradients of several types; a gradient of another shape than its parameter; a parameter
         or an array that is there twice.
+
+    Examples
+    --------
+    >>> from rprop_lit.inside.parameters import Parameter
+    >>> flatten([Parameter(np.ones(2)), Parameter(np.zeros(1))])
+    (array([1., 1., 0.]), array([0., 0., 0.]))
     """
     params = list(params)
     if len({str(x.dtype) for p in params for x in (p.data, p.grad) if x is not None}) != 1:

@@ -65,6 +65,11 @@ def traces(dtype: str = 'float64') -> list[GoldenTrace]:
     ------
     ValueError
         If there are none of this type.
+
+    Examples
+    --------
+    >>> traces()[0].gradients
+    (1.0, 1.0, -1.0, -1.0, -1.0, 1.0, 0.0, 1.0, 1.0)
     """
     found = [trace for trace in _all_traces() if trace.dtype == str(dtype)]
     if not found:
@@ -105,6 +110,13 @@ def run(factory: Callable, trace: GoldenTrace, reuse: bool = False) -> Walked | 
     """Walk an optimizer through `trace`; None where `factory` returns None because it cannot be set so.
 
     With `reuse`, all gradients come in one array.
+
+    Examples
+    --------
+    >>> def descent(w, lr, etas, step_sizes):
+    ...     return lambda w, g, loss: w - lr * g
+    >>> run(descent, traces()[0]).weights[:3]
+    (-0.1, -0.2, -0.1)
     """
     w, grad = np.full((2, np.size(trace.start)), trace.start, trace.dtype)
     weights, wrote = list[float](), False
@@ -152,6 +164,12 @@ def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walk
     """Walk the program `command` through `trace`; None where it prints nothing because it cannot be set so.
 
     A `Misuse` says that it fails, takes longer than `seconds`, or prints something else.
+
+    Examples
+    --------
+    >>> import sys
+    >>> print(run_program(f'"{sys.executable}" -c pass', traces()[0]))
+    None
     """
     words = shlex.split(command, posix=os.name != 'nt') or ['']
     try:
