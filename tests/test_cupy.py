@@ -1,5 +1,6 @@
 """The real CuPy, on a GPU or on the emulated device: everything of NumPy's, bit for bit;
 streams, graphs, several devices, torch's tensors."""
+import ast
 import copy
 import json
 import math
@@ -653,6 +654,40 @@ def test_a_gradient_that_lies_across_its_weights(shift):
             optimizer.step()
         return base.get() if xp is cupy else base
     assert np.array_equal(walked(np), walked(cupy))
+
+
+# ---------------------------------------------------------------- the text of a chapter
+
+class Products(ast.NodeTransformer):
+    "`a @ b` as a call of `product`"
+    def visit_BinOp(self, node):
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.MatMult):
+            return node
+        return ast.Call(ast.Name('product', ast.Load()), [node.left, node.right], [])
+
+
+def product(a, b):
+    "The product of two matrices without cuBLAS, which the emulated device does not have"
+    return (a[:, :, None] * b[None]).sum(axis=1) if EMULATED else a @ b
+
+
+@pytest.mark.filterwarnings('default')  # what the libraries of a chapter say at their import is not CuPy's
+def test_the_attack_of_chapter_80_runs_on_cupy():
+    sys.path.insert(0, str(Path(__file__).parent / 'evidence'))
+    from common import shown
+    page = {'__name__': 'puf', 'product': product}
+    for source in shown('80_puf'):
+        tree = ast.fix_missing_locations(Products().visit(ast.parse(source)))
+        exec(compile(tree, '80_puf.ipynb', 'exec'), page)
+    logs = []
+    for xp in (np, cupy):
+        w, known, fresh = page['draw'](2, 400, np.random.default_rng(0), xp, fresh=100)
+        assert all(type(x).__module__.startswith(xp.__name__) for x in (w, *known, *fresh))
+        logs.append(np.array(page['learn'](w, known, fresh, budget=12, look=1)))
+    # sums over four hundred answers, in another order and with another exp
+    assert np.allclose(logs[0][:, 1], logs[1][:, 1], rtol=1e-4, atol=0) and logs[1][-1, 1] < logs[1][0, 1] / 4
+    assert page['array_library']() is cupy
 
 
 # ---------------------------------------------------------------- several devices

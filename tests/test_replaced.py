@@ -654,6 +654,20 @@ def test_a_parameter_that_becomes_a_lazy_conjugate_is_refused():
     assert torch.equal(p.detach(), before)
 
 
+def test_a_parameter_that_becomes_a_lazy_minus_is_refused():
+    torch = pytest.importorskip('torch', reason='torch is not installed')
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = Rprop([p])
+    p.grad = torch.ones(2)
+    optimizer.step()
+    p.grad, p.data = None, torch.complex(torch.zeros(2), torch.ones(2)).conj().imag  # -1, by a lazy minus
+    assert p.is_neg()
+    before, p.grad = p.detach().clone(), torch.ones(2)
+    with pytest.raises(ValueError, match='resolve_neg'):
+        optimizer.step()
+    assert torch.equal(p.detach(), before)
+
+
 def test_pairs_of_reals_are_no_gradient_of_complex_weights():
     optimizer, (p,) = first_step(np.zeros(3, complex))
     p.grad = np.ones((3, 2))

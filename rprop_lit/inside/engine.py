@@ -113,6 +113,8 @@ class Plan:
         ws, gs = self.params if self.direct else [p.data for p in self.params], [p.grad for p in self.params]
         if not self.direct and set(map(type, ws)) != {self.kind} or kinds(ws, self.tensors) != self.kinds:
             return None
+        if self.tensors and any([w.is_neg() for w in ws]):  # NumPy would see a copy; of a gradient it may
+            return None
         if self.numpy and not self.tensors and not all([w.flags.writeable for w in ws]):
             for w, label in zip(ws, self.labels):
                 writable(w, label)

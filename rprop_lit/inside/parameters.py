@@ -91,8 +91,8 @@ def weights(p: Any) -> Any:
     "The array behind a parameter, as reals that can be written in place"
     w = held(p)
     if is_tensor(w) and (w.is_conj() or w.is_neg()):
-        raise ValueError('a parameter is a lazy conjugate, whose numbers are not in its memory: pass '
-                         'z.conj().resolve_conj()')
+        raise ValueError('a parameter is a lazy conjugate or a lazy minus, whose numbers are not in its '
+                         'memory: pass z.resolve_conj().resolve_neg()')
     return reals(w)
 
 # %% ../../nbs/inside/41_parameters.ipynb #cd1778cd
@@ -126,10 +126,10 @@ def gradient(p: Any, label: str) -> Any:
 
 # %% ../../nbs/inside/41_parameters.ipynb #80362b91
 def kinds(arrays: list, tensors: bool) -> list[list]:
-    "What must stay the same from step to step: lists of types, shapes and places, an item for each array"
+    "What gradients share with weights, and keep from step to step: lists of types, shapes and places"
     found: list[list] = [[a.dtype for a in arrays], [a.shape for a in arrays]]
     if tensors:
-        found += [[a.device for a in arrays], [a.layout for a in arrays], [a.is_neg() for a in arrays]]
+        found += [[a.device for a in arrays], [a.layout for a in arrays]]
         if arrays and arrays[0].is_complex():
             found.append([a.is_conj() for a in arrays])
     elif arrays and type(arrays[0]).__module__.partition('.')[0] == 'cupy':
