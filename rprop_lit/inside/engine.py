@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from itertools import accumulate
 from types import NoneType
 from typing import Any, Protocol
 
@@ -296,7 +297,8 @@ class Compiled:
         choice = config.backend
         if choice == 'numpy' or type(weights[0]) is not np.ndarray or weights[0].dtype not in FAST[1:]:
             return False
-        return choice == 'numba' or sum([w.size for w in weights]) >= 10_000 and numba_works()
+        enough = any(total >= 10_000 for total in accumulate(w.size for w in weights))  # few are counted
+        return choice == 'numba' or enough and numba_works()
 
     def step(self, plan: Plan, ws: list, gs: list, flip: Flip) -> None:
         "Make one step, in place"
