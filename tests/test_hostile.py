@@ -463,10 +463,8 @@ def in_child(optimizer, ps, pipe):
     pipe.send([p.data for p in ps])
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_a_child_goes_on_as_its_parent(method):
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f'no {method} on this system')
+def child_goes_on(method):
+    "A child makes ten steps, then its parent makes the same ten; the word printed at the end says so"
     optimizer, ps = trained()
     kept = [p.data.copy() for p in ps]
     context = multiprocessing.get_context(method)
@@ -479,6 +477,14 @@ def test_a_child_goes_on_as_its_parent(method):
     assert all(np.array_equal(p.data, k) for p, k in zip(ps, kept))  # the parent is where it was
     walk(optimizer, ps, 10, seed=5)
     assert all(np.array_equal(p.data, r) for p, r in zip(ps, result))
+    print('alike')
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_a_child_goes_on_as_its_parent(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f'no {method} on this system')
+    assert alone('test_hostile', 'child_goes_on', method) == 'alike\n'
 
 
 @pytest.mark.parametrize('way', [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
