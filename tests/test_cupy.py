@@ -644,7 +644,9 @@ def test_the_page_runs_on_a_gpu():
 
 
 @pytest.mark.parametrize('shift', [-3, -1, 0, 1, 3])
-def test_a_gradient_that_lies_across_its_weights(shift):
+def test_a_gradient_that_lies_across_its_weights(shift, monkeypatch):
+    copies, copied = [], cuda._copy
+    monkeypatch.setattr(cuda, '_copy', lambda *args: (copies.append(args), copied(*args))[1])
     def walked(xp):
         base = xp.asarray(np.linspace(-1, 2, 5000), dtype='float32')
         p, other = Parameter(base[3:-3]), Parameter(xp.ones(2, dtype='float32'))
@@ -654,6 +656,7 @@ def test_a_gradient_that_lies_across_its_weights(shift):
             optimizer.step()
         return base.get() if xp is cupy else base
     assert np.array_equal(walked(np), walked(cupy))
+    assert len(copies) == (4 if shift else 0)  # weights that are their own gradient need no copy
 
 
 # ---------------------------------------------------------------- the text of a chapter
