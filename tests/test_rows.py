@@ -421,7 +421,7 @@ def test_a_step_while_the_interpreter_ends(code):
              'p.grad = np.ones(LONG, np.float32); step = Rprop([p]).step; step()\n')
     done = subprocess.run([sys.executable, '-c', start + code, os.path.dirname(__file__),
                            os.path.dirname(os.path.dirname(__file__))],
-                          capture_output=True, text=True, timeout=15)
+                          capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stdout == 'True\n'
 
 
@@ -429,7 +429,7 @@ def test_a_job_may_have_jobs_of_its_own():
     code = ('from rprop_lit.inside.rows import together\nseen = []\n'
             'together([lambda: together([lambda: seen.append(1)] * 3)] * 3)\nprint(len(seen))')
     done = subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(os.path.dirname(__file__)),
-                          capture_output=True, text=True, timeout=15)
+                          capture_output=True, text=True, timeout=100)
     assert done.stdout == '9\n'
 
 

@@ -490,7 +490,7 @@ def browser():
     with sync_api.sync_playwright() as play:
         program = play.chromium.launch(executable_path=program, args=QUIET)
 
-        def go(address, width=1280, dark=False, touch=False):
+        def go(address, width=1280, dark=False, touch=False, hold=None):
             page = program.new_page(viewport=dict(width=width, height=900), has_touch=touch,
                                     color_scheme='dark' if dark else 'light')
             page.wrong = []
@@ -503,6 +503,9 @@ def browser():
                     if urlparse(r.url).hostname not in (None, '', '127.0.0.1') else None)
             page.on('response', lambda r: page.wrong.append(f'{r.status}: {r.url}') if r.status >= 400
                     else None)
+            page.held = []
+            if hold:  # what is asked for waits in `held` until a test lets it go on
+                page.route(hold, lambda route: page.held.append(route))
             page.goto(f'http://127.0.0.1:{server.server_port}/{address}', wait_until='load')
             return page
 
@@ -520,6 +523,18 @@ def site(browser):
     for context in program.contexts:
         context.close()
     assert not program.contexts
+
+
+DRAWN = """() => new Promise((done) => {
+  const settled = () => [...document.querySelectorAll('.rprop-play')].every((f) => f.dataset.state)
+    ? requestAnimationFrame(() => requestAnimationFrame(done)) : setTimeout(settled, 10);
+  settled();
+})"""
+
+
+def drawn(page):
+    "Wait until every live figure shows a walk, and the page is laid out for its present size"
+    page.evaluate(DRAWN)
 
 
 def live(page, timeout=110_000):
@@ -543,9 +558,10 @@ def test_a_page_loads_in_silence_and_fits(site, address):
     page = site(address)
     page.wait_for_function('!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)')
     assert page.locator('h1').count() or address in ('search.html', 'genindex.html')
+    drawn(page)
     assert page.evaluate(FITS) == []
     page.set_viewport_size(dict(width=390, height=844))
-    page.wait_for_timeout(100)
+    drawn(page)
     assert page.evaluate(FITS) == [] and page.wrong == []
 
 
@@ -581,8 +597,13 @@ def pick(page, name, value):
 
 @browsing
 def test_the_live_page_walks_as_the_package_does(site):
-    page, paths, firsts = site('play.html'), set(), []
-    recorded = coordinates(page)
+    page, paths, firsts = site('play.html', hold='**/worker.js'), set(), []
+    drawn(page)
+    state, recorded = page.get_attribute('.rprop-play', 'data-state'), coordinates(page)
+    assert state == 'recorded' and len(recorded) == walk.DEFAULTS['steps'] + 1
+    while not page.held:
+        page.wait_for_timeout(10)
+    page.held.pop().continue_()
     live(page)
     assert coordinates(page) == recorded  # until Python is there, the same walk stands there as a record
     for variant in VARIANTS:
