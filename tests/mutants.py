@@ -41,7 +41,7 @@ FILES = {module: files.split() for modules, files in {  # the test files of a mo
     'rule': 'rule conformance properties', 'variants': 'rule conformance',
     'conformance habits traces': 'conformance',
     'jax': 'jax', 'nn tensor': 'nn documents', 'torch': 'torch_face torch', 'pictures': 'pictures edges',
-    'problems': 'pictures edges solver', 'sunspots command': 'main', 'scale pieces': 'scale',
+    'problems': 'pictures edges solver', 'sunspots command': 'main', 'scale sums pieces': 'scale',
     'solver walk loop options results shapes differences checkpoint': 'solver',
     'optim states': 'optim replaced hostile room refused', 'step': 'optim replaced room refused',
     'groups': 'optim refused replaced', 'settings': 'refused optim solver',

@@ -14,7 +14,8 @@ from streams import bits
 from rprop_lit import Parameter, Rprop, minimize, scale
 from rprop_lit.inside import cluster, pieces
 from rprop_lit.inside.pieces import PIECE_BYTES, pieces_of, rows_of
-from rprop_lit.scale import Manner, Sum, _block_sum, added, full_batch, tree_sum
+from rprop_lit.inside.sums import Manner, Sum, added
+from rprop_lit.scale import _block_sum, full_batch, tree_sum
 
 
 def least_squares(w, piece):

@@ -106,8 +106,8 @@ RULES = ['optim.Rprop', 'torch.Rprop', 'jax.rprop', 'inside.walk.rprop', 'solver
 # what is public and has no example, by the reason
 NO_EXAMPLE = {
     'its users meet it through what makes it or takes it, which has an example': [
-        'problems.Problem', 'variants.Variant', 'variants.Flip', 'pictures.Table', 'scale.Sum',
-        'scale.Manner', 'scale.Alone', 'scale.FullBatch', 'sunspots.Task', 'sunspots.Fit', 'jax.RpropState',
+        'problems.Problem', 'variants.Variant', 'variants.Flip', 'pictures.Table', 'scale.Alone',
+        'scale.FullBatch', 'sunspots.Task', 'sunspots.Fit', 'jax.RpropState',
         'tensor.Record', 'inside.options.Options', 'inside.results.Result', 'inside.states.States',
         'inside.states.Unmatched', 'inside.habits.Report', 'inside.traces.GoldenTrace',
         'inside.traces.Walked'],
