@@ -19,7 +19,7 @@ from moves import adam  # noqa: E402
 
 from rprop_lit import nn, sunspots  # noqa: E402
 
-CHECKS, SEEDS, RATES = (100, 250, 500), range(5), (0.1, 0.03, 0.01, 0.003, 0.001)
+CHECKS, SEEDS, RATES = (100, 250, 500), range(5), (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 def training_error(seed):

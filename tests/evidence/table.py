@@ -26,9 +26,9 @@ absolute, linear, spend = (PAGE[name] for name in ('absolute', 'linear', 'spend'
 FILE = HERE / 'table.json'
 
 STAGES, MARKS = (4, 10), (100, 400, 1600)  # seeds; all rows grow together
-ADAM = (0.001, 0.003, 0.01, 0.03, 0.1)
+ADAM = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 # rates; the second one for tasks of very unequal units
-DESCENT = {'net': (1e-4, 1e-3, 1e-2, 1e-1, 1.0), 'raw': (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
+DESCENT = {'net': (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), 'raw': (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
 SCIPY = {'L-BFGS-B': {'ftol': 0, 'gtol': 0, 'maxfun': 10**6, 'maxiter': 10**6},
          'CG': {'gtol': 0, 'maxiter': 10**6},
          'TNC': {'ftol': 0, 'gtol': 0, 'xtol': 0, 'maxfun': 10**6}}
