@@ -77,6 +77,17 @@ def test_each_exercise_of_the_learn_track_has_a_solution_that_asserts_and_shows(
     assert not silent
 
 
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_figures_share_one_style_and_survive_a_phone(path):
+    code = '\n'.join(''.join(cell['source']) for cell in json.loads(path.read_text(encoding='utf-8'))['cells']
+                     if cell['cell_type'] == 'code')
+    if '"image/png"' in path.read_text(encoding='utf-8'):
+        assert re.search(r'^(pictures\.)?style\(\)$', code, re.M), 'call style() before the first figure'
+    small = re.findall(r"fontsize=(?:[1-8]\b|'small')", code)
+    wide = [width for width in re.findall(r'plt\.\w+\(.*figsize=\(([\d.]+)', code) if float(width) > 5.5]
+    assert not small and not wide
+
+
 def test_size_of_the_book():
     assert sum(path.stat().st_size for path in NOTEBOOKS) < 6 * 2**20
     for path in NOTEBOOKS:
