@@ -147,8 +147,8 @@ class Rprop:
         Parameters
         ----------
         state_dict : dict
-            In the form of `state_dict()`, with arrays of any library. Parameters are matched by name where
-            all have one on both sides, else by order; step sizes are rounded to fit the weights.
+            In the form of `state_dict()`, with arrays of any library. Parameters and groups are matched by
+            name where all have one on both sides, else by order; step sizes are rounded to fit the weights.
         strict : bool, default True
             Whether names that only one side has are an error; else parameters without a memory start anew.
 
@@ -207,8 +207,8 @@ class Rprop:
 
         Raises
         ------
-        OSError
-            A file that cannot be written; the old one is left as it was.
+        OSError, TypeError
+            A file that cannot be written, an entry with no place in it; the old one is left as it was.
         """
         write_arrays(path, packed(self.state_dict()))
 

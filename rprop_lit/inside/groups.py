@@ -214,7 +214,7 @@ def renew(groups: Any) -> None:
     "Let the next step of some groups make its plans anew, since memories have found other places"
     for group in groups:
         if isinstance(group, Group):
-            group.planned = []
+            group.planned.append(None)  # no list of parameters equals it now
 
 # %% ../../nbs/inside/42_groups.ipynb #ee7e04ec
 def saved_items(saved: dict, group: Group) -> dict:
