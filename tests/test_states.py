@@ -53,6 +53,13 @@ def test_a_state_that_is_kept_can_be_put_back(path, way):
     assert bits(q.data) == bits(ours.data) and optimizer.state[p]['step'] == 3
 
 
+def test_an_empty_state_starts_everything_anew(path):
+    optimizer, (p,) = stepped(3, lr=0.5)
+    optimizer.state, p.data[...] = {}, 0
+    optimizer.step()
+    assert (p.data == -0.5).all() and optimizer.state[p]['step'] == 1
+
+
 @pytest.mark.parametrize('value, error', [({'step': 1}, ValueError), (None, TypeError), (7, TypeError)])
 def test_a_state_that_is_refused_changes_nothing(value, error):
     optimizer, (p, q) = stepped(2, 2)
