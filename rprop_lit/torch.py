@@ -47,7 +47,7 @@ def _regrouped(ours: list, theirs: list, defaults: dict) -> list:
     for group in theirs:
         mine = known.get(id(group['params']))
         if mine is None:
-            mine = read_group(_as_ours(group), defaults)
+            mine = read_group(_as_ours(group), defaults, sum(len(done['params']) for done in found))
             mine.update(params=group['params'], loss=group.get('loss', math.inf))
         found.append(mine)
     check_apart(labelled(found))
