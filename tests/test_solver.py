@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import classics  # noqa: E402
 
-from rprop_lit.inside.differences import slopes_by_differences  # noqa: E402
+from rprop_lit.inside.differences import POWERS, slopes_by_differences  # noqa: E402
 from rprop_lit.inside.options import STOPS, read_options  # noqa: E402
 from rprop_lit.inside.shapes import as_tree, same, space_of, spread  # noqa: E402
 from rprop_lit.inside.walk import rprop  # noqa: E402
@@ -244,7 +244,9 @@ def test_crossing_bounds():
 
 
 @pytest.mark.parametrize('bounds', [[(0, 1)] * 3, [(0, 1)], (0, 1), [(0, 1, 2)] * 2, 3, 'ab',
-                                    [('0', '1')] * 2, [], {0: (0, 1)},
+                                    [('0', '1')] * 2, [], {0: (0, 1)}, [([0, 0], [1, 1])],
+                                    [(np.zeros(2), np.ones(2))], [([0], [1])] * 2,
+                                    [(np.zeros(1), np.ones(1))] * 2,
                                     optimize.Bounds([0, 0, 0], 1)], ids=str)
 def test_bounds_of_a_wrong_form(bounds):
     with pytest.raises(ValueError, match=r'bounds=.*need 2 pairs \(low, high\), or a scipy.optimize.Bounds'):
@@ -336,6 +338,19 @@ def test_integers_become_float64():
         r = minimize(square, x0)
         assert r.x.dtype == np.float64 and r.success
     assert minimize(square, 3).x.shape == ()
+
+
+def test_an_empty_branch_has_no_say_in_the_type():
+    def fun(m):
+        return float((m['dense'] ** 2).sum()), {'dense': 2 * m['dense'], 'dropout': {}, 'more': []}
+
+    for dtype in (np.float32, np.float64):
+        x0 = {'dense': np.ones(2, dtype), 'dropout': {}, 'more': []}
+        r = minimize(fun, x0)
+        assert r.success and r.x['dense'].dtype == dtype and not r.x['dropout']
+        assert r.x['more'].shape == (0,)
+    with pytest.raises(ValueError, match='is empty'):
+        minimize(fun, {'a': {}, 'b': np.zeros(0, np.float32)})
 
 
 def test_other_types_are_refused():
@@ -644,6 +659,28 @@ def test_differences_are_those_of_scipy(method, box):
             assert np.allclose(g, exact, rtol=1e-4, atol=1e-4 * abs(exact).max())
         if theirs is not None and 'narrow' not in box:
             assert np.allclose(g, theirs, rtol=1e-9, atol=0) if box == 'near' else (g == theirs).all()
+
+
+@pytest.mark.parametrize('method', ['2-point', '3-point'])
+def test_places_of_differences_are_those_of_scipy_in_any_box(method):
+    if not hasattr(optimize, '_numdiff'):
+        pytest.skip('this SciPy has no _numdiff: the places were not compared')
+    random = np.random.default_rng(1)
+    for _ in range(3000):
+        x = random.normal(size=1) * 10.0 ** random.integers(-3, 4) * random.integers(0, 2)
+        h = np.finfo(float).eps ** POWERS[method] * max(1.0, abs(x[0]))
+        ways = h * random.choice([0, 0.1, 0.5, 0.9, 0.99, 1.01, 1.1, 2.5, 1e3, math.inf,
+                                  *random.uniform(0, 3, 5)], 2)
+        low, high = x - ways[0], x + ways[1]
+        if low == high:
+            continue
+        theirs, ours = [], []
+        optimize._numdiff.approx_derivative(lambda y: theirs.append(y[0]) or 1.0, x, method, f0=1.0,
+                                            bounds=(low, high))
+        slopes_by_differences(lambda y: ours.append(y[0]) or 1.0, x, 1.0, method, (low, high))
+        # a way that ends at a bound is a difference of rounded numbers
+        assert len(ours) == len(theirs) and max(abs(np.subtract(ours, theirs))) < 1e-6 * h, (x, low, high)
+        assert all(low <= y <= high for y in ours)
 
 
 @pytest.mark.parametrize('method, each', [('2-point', 1), ('3-point', 2), ('cs', 1), (None, 1), (False, 1)])
