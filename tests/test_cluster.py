@@ -170,7 +170,7 @@ def test_structures_of_dask_arrays_become_pieces_of_the_same_form(form, client, 
 def test_dask_arrays_and_others_are_not_cut_together(form):
     X, y = make()
     for mixed in (form(X=dask.array.from_array(X), y=y), form(X=X, y=dask.array.from_array(y))):
-        with pytest.raises(TypeError, match='of (dask, numpy|numpy, dask) cannot be cut together: .*from_arr'):
+        with pytest.raises(TypeError, match='of (dask, numpy|numpy, dask) cannot be cut together: .*from_'):
             full_batch(logistic, mixed)(np.zeros(COLUMNS))
 
 

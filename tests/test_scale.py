@@ -352,7 +352,8 @@ def test_a_gradient_of_a_dictionary_has_its_names_and_shapes(answer):
 
 
 @pytest.mark.parametrize('wrong', [np.ones(2) * 1j, np.ma.array([1.0, 2.0], mask=[1, 0]),
-                                   np.array(['1', '2']), np.array([True, False]), np.array([1.0, None]), {'a': 1.0}], ids=str)
+                                   np.array(['1', '2']), np.array([True, False]), np.array([1.0, None]),
+                                   {'a': 1.0}], ids=str)
 def test_gradients_are_of_real_numbers(wrong):
     with pytest.raises(RuntimeError, match='piece 0: TypeError: the gradient is of type .*need real numbers'):
         full_batch(lambda w, piece: (0.0, wrong), [1, 2])(np.zeros(2))

@@ -478,7 +478,7 @@ FAULTS = {
     'a resumed trace starts anew': (
         'test_solver.py::test_a_killed_run_goes_on_bit_for_bit',
         'inside/loop:start_or_resume',
-        'trace is not None',
-        'False',
+        'trace.extend(rows or [])',
+        'pass',
     ),
 }
