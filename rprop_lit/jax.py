@@ -81,7 +81,7 @@ def rprop(variant: str = 'irprop-', lr: float = 1e-2, etas: tuple = (0.5, 1.2),
         judged = undo == 'if worse'
         if judged and value is None:
             raise ValueError(f'variant={variant!r} compares values and none was given: pass value= to update')
-        loss = jnp.asarray(value if judged else jnp.inf, state.loss.dtype)
+        loss = jnp.asarray(value if judged else jnp.inf, state.loss.dtype).reshape(())
         finite = jnp.isfinite(loss) if judged else True
         how = dict(forget=forget, undo=loss > state.loss if judged else undo == 'always')
         moved = jax.tree.map(lambda g, s, d: _update_leaf(jnp.asarray(g), s, d, finite, how, settings),

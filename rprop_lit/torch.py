@@ -6,21 +6,52 @@
 __all__ = ['Rprop']
 
 # %% ../nbs/use/55_torch.ipynb #27eee711
-from operator import is_
+import math
 from typing import Any
 
 import torch
 
 from . import optim
+from .inside.groups import read_group
+from .inside.parameters import check_apart
+from .inside.states import labelled
+from .inside.step import loss_of
 
 # %% ../nbs/use/55_torch.ipynb #ff3ae98b
-_SETTINGS = ('lr', 'etas', 'step_sizes', 'variant', 'maximize')
+_SETTINGS = ('lr', 'etas', 'step_sizes', 'variant', 'maximize', 'nonfinite')
 
 def _as_ours(group: dict) -> dict:
     "A parameter group of torch as one of `optim.Rprop`"
-    named = (list(zip(group['param_names'], group['params'])) if 'param_names' in group
-             else list(group['params']))
+    params, names = list(group['params']), group.get('param_names')
+    if not set(_SETTINGS) <= set(group):
+        raise ValueError('param_groups holds a dict that add_param_group has not seen: add parameters by '
+                         'add_param_group')
+    if names is not None and len(names) != len(params):
+        raise ValueError(f'a group has {len(params)} parameters and {len(names)} param_names')
+    named = params if names is None else list(zip(names, params))
     return {'params': named, **{name: group[name] for name in _SETTINGS}}
+
+# %% ../nbs/use/55_torch.ipynb #55seen01
+def _mark(value: Any) -> Any:
+    "What is equal as long as a setting has not been written, also in place"
+    if torch.is_tensor(value):
+        return (id(value), value._version) if not value.is_inference() else object()
+    if isinstance(value, (list, tuple)):
+        return [_mark(item) for item in value]
+    return type(value), value.tobytes() if hasattr(value, 'tobytes') else value
+
+# %% ../nbs/use/55_torch.ipynb #55group1
+def _regrouped(ours: list, theirs: list, defaults: dict) -> list:
+    "Groups of ours for those of torch: the known ones, and new ones where there is none"
+    known, found = {id(group['params']): group for group in ours}, []
+    for group in theirs:
+        mine = known.get(id(group['params']))
+        if mine is None:
+            mine = read_group(_as_ours(group), defaults)
+            mine.update(params=group['params'], loss=group.get('loss', math.inf))
+        found.append(mine)
+    check_apart(labelled(found))
+    return found
 
 # %% ../nbs/use/55_torch.ipynb #20582e28
 class Rprop(torch.optim.Optimizer):
@@ -35,6 +66,8 @@ class Rprop(torch.optim.Optimizer):
         A name in `VARIANTS`. 'irprop+' needs the error at each step: `step(closure)` or `step(loss=...)`.
     maximize : bool, default False
         Climb instead of descend.
+    nonfinite : 'hold' or 'raise', default 'hold'
+        A NaN in a gradient leaves its weight alone and forgets its sign, or is an error.
     foreach, capturable, differentiable
         Taken as torch takes them. The first two change nothing here; `differentiable=True` is refused.
 
@@ -55,22 +88,35 @@ class Rprop(torch.optim.Optimizer):
     _ours: Any = None
 
     def __init__(self, params: Any, lr: Any = 1e-2, etas: Any = (0.5, 1.2), step_sizes: Any = (1e-6, 50), *,
-                 variant: str = 'irprop-', maximize: bool = False, foreach: bool | None = None,
-                 capturable: bool = False, differentiable: bool = False) -> None:
+                 variant: str = 'irprop-', maximize: bool = False, nonfinite: str = 'hold',
+                 foreach: bool | None = None, capturable: bool = False, differentiable: bool = False) -> None:
         if differentiable:
             raise ValueError('differentiable=True: a step of Rprop has no derivative, '
                              'since it looks at signs; leave it out')
         super().__init__(params, dict(
             lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize,
-            foreach=foreach, capturable=capturable, differentiable=False))
+            nonfinite=nonfinite, foreach=foreach, capturable=capturable, differentiable=False))
         self._ours = optim.Rprop([_as_ours(group) for group in self.param_groups])
-        self._share()
-
-    def _share(self) -> None:
-        "Give each of our groups the list of parameters of torch's, and note the settings handed over"
+        self._given: dict = {}
         for theirs, ours in zip(self.param_groups, self._ours.param_groups):
             ours['params'] = theirs['params']
-        self._given = [[group[name] for name in _SETTINGS] for group in self.param_groups]
+
+    def _align(self) -> None:
+        "Have the same groups as torch, in the same order"
+        groups = self._ours.param_groups
+        here, there = ([id(group['params']) for group in some] for some in (groups, self.param_groups))
+        if here != there:
+            groups[:], self._given = _regrouped(groups, self.param_groups, self._ours.defaults), {}
+
+    def _hand_over(self) -> None:
+        "Bring our groups in line with torch's, and hand over settings written since the last step"
+        self._align()
+        for theirs, ours in zip(self.param_groups, self._ours.param_groups):
+            values = [theirs[name] for name in _SETTINGS]
+            marks = _mark(values)
+            if self._given.get(id(ours), (None,))[0] != marks:
+                ours.update(zip(_SETTINGS, values))
+                self._given[id(ours)] = marks, values  # values are kept alive, or an id might come again
 
     def step(self, closure: Any = None, *, loss: Any = None) -> Any:
         """Move every parameter that has a gradient.
@@ -91,12 +137,10 @@ class Rprop(torch.optim.Optimizer):
         TypeError, ValueError
             As in `rprop_lit.optim.Rprop.step`, before anything is written.
         """
-        for i, (theirs, ours) in enumerate(zip(self.param_groups, self._ours.param_groups)):
-            now = [theirs[name] for name in _SETTINGS]
-            if not all(map(is_, now, self._given[i])):
-                ours.update(zip(_SETTINGS, now))
-                self._given[i] = now
-        loss = self._ours.step(closure, loss=loss)
+        if closure is not None and loss is None:
+            closure, loss = None, loss_of(closure)
+        self._hand_over()
+        self._ours.step(closure, loss=loss)
         for theirs, ours in zip(self.param_groups, self._ours.param_groups):
             theirs['loss'] = ours['loss']
         return loss
@@ -106,11 +150,10 @@ class Rprop(torch.optim.Optimizer):
         super().add_param_group(param_group)
         if self._ours is not None:
             try:
-                self._ours.add_param_group(_as_ours(self.param_groups[-1]))
-            except (TypeError, ValueError):
+                self._align()
+            except BaseException:
                 self.param_groups.pop()
                 raise
-            self._share()
 
     @property
     def state(self) -> Any:
@@ -129,17 +172,27 @@ class Rprop(torch.optim.Optimizer):
         with self.register_state_dict_post_hook(fill, prepend=True):
             return super().state_dict()
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        "Go on from `state_dict`, ours or that of torch.optim.Rprop; one that does not fit changes nothing"
+    def load_state_dict(  # type: ignore[override]
+            self, state_dict: dict, strict: bool = True) -> optim.Unmatched:
+        """Go on from `state_dict`, ours or that of torch.optim.Rprop; one that does not fit changes nothing.
+
+        `strict` is as in `rprop_lit.optim.Rprop.load_state_dict`, and so is what is returned.
+        """
+        self._hand_over()
+        names, found = [group.get('param_names') for group in self.param_groups], []
         def take(_: Any, given: dict) -> dict:
-            self._ours.load_state_dict(given)
-            return {**given, 'state': {}}
+            found.append(self._ours.load_state_dict(given, strict))
+            sizes = [[len(group['params']) for group in groups]
+                     for groups in (given['param_groups'], self.param_groups)]
+            groups = given if sizes[0] == sizes[1] else super(Rprop, self).state_dict()
+            return {**given, 'state': {}, 'param_groups': groups['param_groups']}
         with self.register_load_state_dict_pre_hook(take):
             super().load_state_dict(state_dict)
-        for theirs, ours in zip(self.param_groups, self._ours.param_groups):
-            theirs.update({name: theirs.get(name, ours[name]) for name in (*_SETTINGS, 'loss')})
-        self._share()
+        for theirs, ours, own in zip(self.param_groups, self._ours.param_groups, names):
+            theirs.update({name: ours[name] for name in (*_SETTINGS, 'loss')})
+            theirs.update({} if own is None else {'param_names': own})
+        return found[0]
 
     def __getstate__(self) -> dict:
         return {'defaults': self.defaults, 'param_groups': self.param_groups, '_ours': self._ours,
-                '_given': self._given}
+                '_given': {}}

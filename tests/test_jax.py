@@ -129,3 +129,12 @@ def test_a_first_value_that_is_not_finite_moves_nothing():
     moves, state = jax.jit(method.update)(w, method.init(w), value=jnp.nan)
     assert (not moves.any() and float(state.loss) == np.inf and (state.step == .25).all()
             and not state.sign.any())
+
+
+def test_a_value_of_one_element_is_a_number_and_several_are_refused():
+    rule, w = rprop('irprop+', lr=.1), jnp.zeros(())
+    state = rule.init(w)
+    move, state = rule.update(jnp.ones(()), state, value=jnp.ones(1))
+    assert move.shape == state.loss.shape == () and state.loss == 1
+    with pytest.raises(TypeError, match='reshape'):
+        rule.update(jnp.ones(()), state, value=jnp.ones(2))

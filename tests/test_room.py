@@ -1,11 +1,13 @@
 """Faults that people met elsewhere, tried on the optimizer:
 interrupts, devices, types, graphs, compilers, names, files, overlaps."""
 import copy
+import gc
 import io
 import os
 import stat
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -626,3 +628,72 @@ def test_copies_of_a_row_of_tensors_go_their_own_way(torch):
             and row.data.tolist() == [-1, -1, 0, 0, 0])
     again.step()
     assert other.data.tolist() == row.data.tolist() == [x for p in other.params for x in p.data.tolist()]
+
+
+def two_steps_of_a_model(settings):
+    "A small array and a long one, stepped in a process of its own: what was raised, and what has changed"
+    code = ('import numpy as np\nfrom rprop_lit import Parameter, Rprop\n'
+            'ps = Parameter(np.zeros(3, np.float16)), Parameter(np.zeros(1_200_000, np.float32))\n'
+            'for p in ps:\n    p.grad = np.ones_like(p.data)\n'
+            'o = Rprop(ps)\n'
+            'for _ in range(2):\n    try:\n        o.step()\n    except Exception as error:\n'
+            '        print(type(error).__name__)\n'
+            'print([p.data.any() for p in ps], [dict(o.state.get(p, {})) for p in ps])')
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env={**os.environ, **settings},
+                          cwd=os.path.dirname(os.path.dirname(__file__)), capture_output=True, text=True,
+                          timeout=115)
+    assert not done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize('settings', [{'RPROP_LIT_THREADS': 'many', 'RPROP_LIT_BACKEND': 'numpy'},
+                                      {'RPROP_LIT_BACKEND': 'fortran'}], ids=str)
+def test_a_wrong_variable_is_refused_before_anything_moves(settings):
+    errors, rest = two_steps_of_a_model(settings)[:2], two_steps_of_a_model(settings)[2:]
+    assert errors == ['ValueError'] * 2 and rest == ['[np.False_, np.False_] [{}, {}]']
+
+
+def test_a_numba_that_breaks_with_any_error_is_left_alone(tmp_path):
+    (tmp_path / 'numba.py').write_text('raise OSError("libLLVM is missing")')
+    path = f'{tmp_path}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'
+    said = two_steps_of_a_model({'PYTHONPATH': path, 'RPROP_LIT_BACKEND': 'auto'})
+    assert not [line for line in said if 'Error' in line] and said[0].startswith('[np.True_, np.True_]')
+
+
+class Late(Exception):
+    "What a handler of a time limit raises"
+
+
+def test_an_exception_out_of_a_short_step_takes_it_back(monkeypatch):
+    ps = [Parameter([1.0], dtype=t) for t in (np.float32, np.float64)]
+    for p in ps:
+        p.grad = np.ones(1, p.data.dtype)
+    optimizer = Rprop(ps)
+    optimizer.step()
+    before = [(p.data.tolist(), {k: str(v) for k, v in optimizer.state[p].items()}) for p in ps]
+    done, plan_step = [], type(optimizer.param_groups[0].plans[0]).step_all
+
+    def late(plan, *work):
+        plan_step(plan, *work)
+        done.append(plan)
+        if len(done) == 2:
+            raise Late
+    monkeypatch.setattr(type(optimizer.param_groups[0].plans[0]), 'step_all', late)
+    with pytest.raises(Late):
+        optimizer.step()
+    assert before == [(p.data.tolist(), {k: str(v) for k, v in optimizer.state[p].items()}) for p in ps]
+
+
+def test_parameters_that_are_replaced_and_deleted_are_let_go():
+    p = Parameter(np.zeros(10))
+    optimizer, seen = Rprop([p]), []
+    for _ in range(4):
+        p.grad = np.ones(10)
+        optimizer.step()
+        seen.append(weakref.ref(p))
+        del optimizer.state[p]
+        optimizer.param_groups[0]['params'][0] = p = Parameter(np.zeros(10))
+    p.grad = np.ones(10)
+    optimizer.step()
+    gc.collect()
+    assert [ref() for ref in seen] == [None] * 4 and optimizer.state[p]['step'] == 1

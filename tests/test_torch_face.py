@@ -345,3 +345,151 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match=said):
             Rprop([w], **settings)
     assert Rprop([w], capturable=True, foreach=True).param_groups[0]['capturable'] is True
+
+
+def change(optimizer, event, params, spare):
+    "One of the things that people do to the groups of an optimizer of torch"
+    groups, late = optimizer.param_groups, spare[-1:]
+    if event == 'written, then a group added':
+        groups[0]['step_sizes'] = (0, .01)
+        optimizer.add_param_group({'params': late, 'lr': .3})
+    elif event == 'list of parameters replaced':
+        groups[0]['params'] = late
+    elif event == 'parameter replaced':
+        groups[0]['params'][0] = late[0]
+    elif event == 'group deleted':
+        del groups[0]
+    elif event == 'groups reversed':
+        groups.reverse()
+    elif event == 'factor written in place':
+        groups[0]['etas'][1] = 2.0
+
+
+EVENTS = ('written, then a group added', 'list of parameters replaced', 'parameter replaced', 'group deleted',
+          'groups reversed', 'factor written in place')
+
+
+@pytest.mark.parametrize('event', EVENTS)
+def test_groups_may_be_changed_as_in_torch(event):
+    found = []
+    for make in (Rprop, torch.optim.Rprop):
+        params, spare = start(), start(seed=5)
+        optimizer = make([{'params': params[:1], 'lr': .1, 'etas': [.5, 1.2]},
+                          {'params': params[1:], 'step_sizes': (1e-3, .02)}])
+        walk(optimizer, params + spare, 7)
+        change(optimizer, event, params, spare)
+        walk(optimizer, params + spare, 20, seed=2)
+        if 'deleted' in event:  # a group that comes back finds its memory as it was
+            optimizer.param_groups.insert(0, {**optimizer.param_groups[0], 'params': params[:1]})
+            walk(optimizer, params + spare, 5, seed=3)
+        found.append(values(params + spare))
+    assert found[0] == found[1]
+
+
+def test_a_tensor_lr_that_is_filled_counts_for_a_late_parameter():
+    early, late = torch.zeros(1), torch.zeros(1)
+    optimizer = Rprop([early, late], lr=torch.tensor(.1))
+    early.grad = torch.ones(1)
+    optimizer.step()
+    optimizer.param_groups[0]['lr'].fill_(.25)
+    late.grad = torch.ones(1)
+    optimizer.step()
+    assert late.item() == -.25
+
+
+@pytest.mark.parametrize('name, value', [('etas', 'nonsense'), ('etas', (.5, .1)), ('variant', 'none')])
+def test_a_wrong_setting_is_still_refused_after_a_group_was_added(name, value):
+    w, other = torch.ones(1), torch.ones(1)
+    optimizer = Rprop([w])
+    optimizer.param_groups[0][name] = value
+    optimizer.add_param_group({'params': [other]})
+    w.grad = torch.ones(1)
+    with pytest.raises(ValueError, match=name):
+        optimizer.step()
+    assert w.item() == 1
+
+
+def test_a_dict_that_torch_has_not_seen_is_refused():
+    w, other = torch.ones(1), torch.ones(1)
+    w.grad, other.grad = torch.ones(1), torch.ones(1)
+    optimizer = Rprop([w])
+    optimizer.param_groups.append({'params': [other]})
+    with pytest.raises(ValueError, match='add_param_group'):
+        optimizer.step()
+    optimizer.param_groups[1:] = [{**optimizer.param_groups[0], 'params': [other, w]}]
+    with pytest.raises(ValueError, match='parameter'):  # the same weights in two groups
+        optimizer.step()
+    optimizer.param_groups[1:] = [{**optimizer.param_groups[0], 'params': [other], 'param_names': ['a', 'b']}]
+    with pytest.raises(ValueError, match='2 param_names'):
+        optimizer.step()
+    assert w.item() == other.item() == 1
+
+
+def test_what_cannot_be_added_leaves_the_optimizer_whole():
+    w = torch.ones(1)
+    optimizer = Rprop([w])
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        optimizer.add_param_group({'params': [torch.ones(2).to_sparse().requires_grad_()]})
+    optimizer.add_param_group({'params': [torch.ones(2)]})
+    w.grad = torch.ones(1)
+    optimizer.step()
+    assert w.item() < 1 and len(optimizer.param_groups) == 2
+
+
+def test_names_stay_with_their_parameters_through_two_loads():
+    def run(names, state=None):
+        params = dict(a=torch.zeros(1), b=torch.zeros(1))
+        optimizer = Rprop([(name, params[name]) for name in names], lr=.1)
+        if state:
+            optimizer.load_state_dict(state)
+            assert optimizer.param_groups[0]['param_names'] == list(names)
+        else:
+            for k in range(3):
+                params['a'].grad, params['b'].grad = torch.ones(1), torch.ones(1) * (-1) ** k
+                optimizer.step()
+        return ({name: optimizer.state[p]['step_size'].item() for name, p in params.items()},
+                copy.deepcopy(optimizer.state_dict()))
+
+    steps, state = run('ba')
+    once, again = run('ab', state)
+    assert once == steps == run('ab', again)[0] and steps['a'] != steps['b']
+
+
+def test_a_part_of_a_model_is_loaded_by_name():
+    w, extra = torch.zeros(1), torch.zeros(1)
+    whole = Rprop([{'params': [('w', w)]}, {'params': [('extra', extra)]}], lr=.2)
+    w.grad = extra.grad = torch.ones(1)
+    whole.step()
+    part = Rprop([('w', torch.zeros(1))])
+    with pytest.raises(ValueError, match='groups'):
+        part.load_state_dict(whole.state_dict())
+    left = part.load_state_dict(whole.state_dict(), strict=False)
+    p = part.param_groups[0]['params'][0]
+    assert left.unknown == ['extra'] and part.state[p]['step'] == 1 and part.param_groups[0]['lr'] == .01
+    part.step()
+
+
+def test_what_a_closure_writes_counts_at_once():
+    w = torch.ones(1, requires_grad=True)
+    optimizer = Rprop([w], lr=.1)
+    def closure():
+        optimizer.param_groups[0]['step_sizes'] = (0, .01)
+        w.grad = torch.ones(1)
+        return 3.0
+    assert optimizer.step(closure) == 3.0 and w.item() == torch.tensor(.99).item()
+    with pytest.raises(ValueError, match='both a closure and a loss'):
+        optimizer.step(closure, loss=1.0)
+
+
+def test_a_gradient_that_is_no_number_may_be_an_error():
+    w = torch.ones(2)
+    optimizer = Rprop([w], nonfinite='raise')
+    w.grad = torch.tensor([1.0, float('nan')])
+    with pytest.raises(ValueError, match='1 NaN'):
+        optimizer.step()
+    optimizer.param_groups[0]['nonfinite'] = 'hold'
+    optimizer.step()
+    assert w.tolist() == [torch.tensor(.99).item(), 1]
+    strict = optim.Rprop([w], nonfinite='raise')
+    optimizer.load_state_dict(strict.state_dict())
+    assert optimizer.param_groups[0]['nonfinite'] == 'raise'

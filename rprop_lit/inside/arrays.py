@@ -208,7 +208,7 @@ def numba_works() -> bool:
     "Can Numba be imported? One that is installed and broken gets a warning"
     try:
         import numba
-    except ImportError as error:
+    except Exception as error:  # llvmlite raises an OSError where its library is missing
         if find_spec('numba'):
             warnings.warn(f'Numba is installed and cannot be imported ({error}): NumPy is used', stacklevel=2)
         return False

@@ -171,14 +171,15 @@ class Plan:
                     if not finite(g):
                         raise gone_wrong(g, label)
 
-    def step_all(self, ws: list, gs: list, flip: Flip, backends: list) -> None:
-        "Make one step"
+    def choose(self, ws: list, backends: list) -> Any:
+        "The first backend that fits the weights; all that it takes from the configuration is asked for here"
+        return next(backend for backend in backends if config.threads and backend.fits(ws))
+
+    def step_all(self, ws: list, gs: list, flip: Flip, backend: Any) -> None:
+        "Make one step by a backend that fits the weights"
         with nullcontext() if self.numpy else beside(ws[0]):
             there = self.begin(gs)
-            for backend in backends:
-                if backend.fits(ws):
-                    backend.step(self, ws, gs, flip)
-                    break
+            backend.step(self, ws, gs, flip)
         self.store.counts += there
         if self.tensors:  # torch shall notice that these weights have changed
             moved = self.params if there.all() else [p for p, g in zip(self.params, gs) if g is not None]
@@ -332,6 +333,10 @@ def plan_anew(group: Group, memories: dict) -> None:
     for p, label in zip(params, names):
         writable(weights(p), label)
     plans = make_plans(group)
+    here = set(map(id, params))
+    for p in group.planned:
+        if id(p) not in here and not memories.get(p, True):
+            del memories[p]  # replaced, and its memory was deleted: nothing of ours keeps it alive
     for p in params:
         memories.setdefault(p, Memory())
     for plan in plans:
@@ -345,7 +350,7 @@ def plan_anew(group: Group, memories: dict) -> None:
 SHORT = 4096  # weights, in at most 16 arrays, whose step is taken back by Ctrl-C
 
 class TakenBack:
-    "A context for a short step: an interrupt leaves everything as it was before"
+    "A context for a short step: an interrupt, or any other error, leaves everything as it was before"
     def __init__(self, groups: list, ready: list) -> None:
         self.works = [work for _, works in ready for work in works]
         arrays = [a for plan, ws, _ in self.works for a in (plan.sign, plan.step, plan.store.counts, *ws)]
@@ -356,7 +361,7 @@ class TakenBack:
         pass
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        while kind is not None and issubclass(kind, KeyboardInterrupt):
+        while kind is not None:
             try:
                 for a, before in self.arrays:
                     a[...] = before

@@ -14,22 +14,24 @@ FAULTS = {
         'while number & 1:\n            sums[-2:] = [add(*sums[:-3:-1])]'),
     'tree: an empty sum is an index error': (
         SCALE + 'test_nothing_to_add', 'scale:tree_sum', 'if not sums:', 'if False:'),
-    'rows are not added': (SCALE + 'test_a_mean_is_over_rows', 'scale:added', 'a.rows + b.rows', 'a.rows'),
+    'rows are not added': (
+        SCALE + 'test_a_mean_is_over_rows', 'inside/sums:added', 'a.rows + b.rows', 'a.rows'),
     'sums keep the type of the gradients': (
-        SCALE + 'test_sums_are_accumulated_in_float64_and_rounded_once', 'scale:_widened',
+        SCALE + 'test_sums_are_accumulated_in_float64_and_rounded_once', 'inside/sums:_widened',
         'accumulate or g.dtype', 'g.dtype'),
     'a piece that fails has no number': (
-        SCALE + 'test_a_piece_that_raises_is_named', 'scale:_piece_sum', 'piece {piece.number}', 'piece'),
+        SCALE + 'test_a_piece_that_raises_is_named', 'inside/sums:piece_sum',
+        'piece {piece.number}', 'piece'),
     'a piece that fails has no name': (
-        SCALE + 'test_a_piece_that_raises_is_named', 'scale:_piece_sum', 'if piece.name', 'if False'),
+        SCALE + 'test_a_piece_that_raises_is_named', 'inside/sums:piece_sum', 'if piece.name', 'if False'),
     'weights stay at home': (
-        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'scale:_piece_sum',
-        '_over(partial(_moved, xp=_library(data)), w)', 'w'),
+        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'inside/sums:piece_sum',
+        'each_array(partial(moved, xp=_library(data)), w)', 'w'),
     'gradients stay with the pieces': (
-        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'scale:_piece_sum',
-        '_moved(g, namespace(v))', 'g'),
+        SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'inside/sums:piece_sum',
+        'moved(g, namespace(v))', 'g'),
     'another shape is broadcast': (
-        SCALE + 'test_a_gradient_of_another_layout_is_refused', 'scale:_widened',
+        SCALE + 'test_a_gradient_of_another_layout_is_refused', 'inside/sums:_widened',
         'if g.shape != w.shape:', 'if False:'),
     'threads are not put back': (
         SCALE + 'test_threads_of_blas_are_fixed_while_a_piece_is_computed', 'scale:Alone.run',
@@ -69,7 +71,7 @@ FAULTS = {
         SCALE + 'test_where_an_array_lies_does_not_matter', 'inside/pieces:read',
         '_over(aligned, data)', 'data'),
     'weights stay where the wire left them': (
-        SCALE + 'test_where_an_array_lies_does_not_matter', 'scale:_moved', 'aligned(x)', 'x'),
+        SCALE + 'test_where_an_array_lies_does_not_matter', 'inside/sums:moved', 'aligned(x)', 'x'),
     'threads need nothing': (
         SCALE + 'test_threads_without_threadpoolctl', 'inside/pieces:limit_blas',
         "if threads is None or not (needed or find_spec('threadpoolctl')):",
