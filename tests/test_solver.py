@@ -1730,7 +1730,7 @@ def test_a_file_of_another_way_to_the_gradient_is_refused(first, tmp_path):
             r = minimize(x0=[3.0, 4.0], options=keep(tmp_path / 'run', maxiter=5), **ways(other))
             assert r.nit == 5
         else:
-            with pytest.raises(ValueError, match='another problem: the start, the bounds, jac or the setting'):
+            with pytest.raises(ValueError, match='another problem: the start, the bounds, jac or the set'):
                 minimize(x0=[3.0, 4.0], options=keep(tmp_path / 'run', maxiter=9), **ways(other))
 
 
