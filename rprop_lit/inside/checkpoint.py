@@ -144,7 +144,7 @@ def read_checkpoint(path: str, mark: str, space: Space,
 
 # %% ../../nbs/inside/68_checkpoint.ipynb #68a00015
 def check_same_function(path: str, walker: Walker, x: Any, record: Record) -> None:
-    "ValueError if the function has another error at the best point of a file, or at its start x, than it says"
+    "ValueError if the function has another error at the best point of a file or at its start than it says"
     points = {'best point': (record.best.x, record.best.fun), 'start': (x, record.first[0])}
     if same(x, record.best.x):
         del points['start']

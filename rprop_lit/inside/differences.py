@@ -104,7 +104,8 @@ def slopes_by_differences(
 
     Notes
     -----
-    The places are those of SciPy's `approx_derivative`, up to rounding. Complex step: Squire and Trapp (1998).
+    The places are those of SciPy's `approx_derivative`, up to rounding.
+    Complex step: Squire and Trapp (1998).
     """
     xp, kind, slopes, calls = namespace(x), x.dtype.type, [], 0
     for i in range(x.size):
