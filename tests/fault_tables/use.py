@@ -136,8 +136,8 @@ FAULTS = {
     'an empty callback is none': (
         'test_solver.py::test_an_empty_list_may_be_a_callback',
         'solver:minimize',
-        '(trace, callback) if c is not None',
-        '(trace, callback) if c',
+        'callback is None',
+        'not callback',
     ),
     'a limit is kept as it comes': (
         'test_solver.py::test_limits_of_every_kind_of_number',
