@@ -9,6 +9,7 @@ __all__ = ['PICTURE', 'HEADING', 'main']
 import argparse
 import contextlib
 import platform
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -101,13 +102,14 @@ def _say(text: str) -> None:
 # %% ../nbs/evidence/89_command.ipynb #2f59d22c
 def _save(task: Task, fits: dict[str, Fit], path: Path) -> None:
     "Write the picture beside its place and move it there: an old one stays whole until the new one is"
-    part = path.with_stem(path.stem + '.part')
+    part = path.with_stem(f'{path.stem}.{secrets.token_hex(6)}.part')
     try:
         picture(task, fits, part)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         _end(1, f'the picture was not saved: {error.strerror or error}')
+    finally:
+        part.unlink(missing_ok=True)
 
 # %% ../nbs/evidence/89_command.ipynb #15b62f4a
 class _Stderr:
@@ -145,6 +147,16 @@ kept:    the evaluation with the lowest validation error; its weights are scored
 """
 
 # %% ../nbs/evidence/89_command.ipynb #e5b873f8
+def _report(task: Task, runs: dict[str, list[Fit]], options: argparse.Namespace, out: Path | None) -> None:
+    "Print the table and the verdict, and save the picture where one is wanted"
+    size = sum(p.data.size for p in network(0).parameters())
+    _say(HEADING.format(size=size, starts=options.starts, first=options.seed,
+                        last=options.seed + options.starts - 1, epochs=options.epochs))
+    _say(f'{table(task, runs)}\n{verdict(task, runs)}')
+    if out:
+        _save(task, leading(runs), out)
+        _say(f'Picture: {out}')
+
 def main(args: Sequence[str] | None = None) -> int:
     """The command `python -m rprop_lit`: train, print a table, save a picture.
 
@@ -181,11 +193,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except argparse.ArgumentTypeError as error:
         parser.error(f'argument --out: {error}')
     runs = _trained(task, options)
-    size = sum(p.data.size for p in network(0).parameters())
-    _say(HEADING.format(size=size, starts=options.starts, first=options.seed,
-                        last=options.seed + options.starts - 1, epochs=options.epochs))
-    _say(f'{table(task, runs)}\n{verdict(task, runs)}')
-    if out:
-        _save(task, leading(runs), out)
-        _say(f'Picture: {out}')
+    try:
+        _report(task, runs, options, out)
+    except KeyboardInterrupt:
+        _end(130, 'stopped after the training, before all results were written')
     return 0

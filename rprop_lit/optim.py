@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from .inside.engine import plan_anew
 from .inside.files import packed, read_arrays, unpacked, write_arrays
-from .inside.groups import Group, as_groups, read_group
+from .inside.groups import Group, read_group, read_groups
 from .inside.memory import Memory, to_torch
 from .inside.parameters import Parameter, Row, check_apart, held, weights, wipe
 from .inside.rows import flatten
 from .inside.settings import VariantName
-from .inside.states import States, Unmatched, labelled, parsed, restore, state_of
+from .inside.states import States, Unmatched, labelled, parsed, replaced, restore, state_of
 from .inside.step import BACKENDS, loss_of, outside_compilers, step_all
 
 _all_ = ['BACKENDS', 'States', 'Unmatched', 'Parameter', 'Row', 'flatten', 'to_torch']
@@ -62,7 +62,7 @@ class Rprop:
                  nonfinite: Literal['hold', 'raise'] = 'hold') -> None:
         self.defaults = dict(lr=lr, etas=etas, step_sizes=step_sizes, variant=variant, maximize=maximize,
                              nonfinite=nonfinite)
-        self._groups = [read_group(group, self.defaults) for group in as_groups(params)]
+        self._groups = read_groups(params, self.defaults)
         if not labelled(self._groups):
             raise ValueError('params is empty: there is nothing to optimize')
         check_apart(labelled(self._groups))
@@ -81,7 +81,7 @@ class Rprop:
         TypeError, ValueError
             No dict, a setting or parameter that cannot work, a parameter that is there already.
         """
-        new = read_group(group, self.defaults)
+        new = read_group(group, self.defaults, len(labelled(self._groups)))
         check_apart(labelled([*self._groups, new]))
         self._groups.append(new)
         for p in new['params']:
@@ -131,14 +131,11 @@ class Rprop:
     @property
     def state(self) -> States:
         "What is remembered of each parameter: 'step', 'sign' and 'step_size', which may be written in place"
-        return States(self._memories)
+        return States(self._memories, self._groups)
 
     @state.setter
     def state(self, values: Any) -> None:
-        given = dict(values)
-        self.state.clear()
-        for p, memory in given.items():
-            self.state[p] = memory
+        self._memories = replaced(values, self._memories, self._groups)
 
     def state_dict(self) -> dict:
         "A copy of the state in the form of torch.optim: {'state': {...}, 'param_groups': [...]}"
@@ -150,8 +147,8 @@ class Rprop:
         Parameters
         ----------
         state_dict : dict
-            In the form of `state_dict()`, with arrays of any library. Parameters are matched by name where
-            all have one on both sides, else by order; step sizes are rounded to fit the weights.
+            In the form of `state_dict()`, with arrays of any library. Parameters and groups are matched by
+            name where all have one on both sides, else by order; step sizes are rounded to fit the weights.
         strict : bool, default True
             Whether names that only one side has are an error; else parameters without a memory start anew.
 
@@ -210,8 +207,8 @@ class Rprop:
 
         Raises
         ------
-        OSError
-            A file that cannot be written; the old one is left as it was.
+        OSError, TypeError
+            A file that cannot be written, an entry with no place in it; the old one is left as it was.
         """
         write_arrays(path, packed(self.state_dict()))
 

@@ -417,6 +417,29 @@ def test_ctrl_c_ends_in_one_line_with_what_was_done(monkeypatch, capsys, tmp_pat
                                         'a picture')
 
 
+@pytest.mark.parametrize('part', ['table', 'picture'])
+def test_ctrl_c_after_the_training_is_one_line_and_leaves_no_draft(part, monkeypatch, capsys, tmp_path):
+    def interrupted(*args):
+        args[-1].write_bytes(b'half') if part == 'picture' else None
+        raise KeyboardInterrupt
+    monkeypatch.setattr(command, part, interrupted)
+    (tmp_path / 'sun.png').write_bytes(b'old')
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as end:
+        main([*SHORT, '--out', str(tmp_path / 'sun.png')])
+    out, err = capsys.readouterr()
+    assert end.type is SystemExit and end.value.code == 130 and (LINE in out) is (part == 'picture')
+    assert (err.splitlines()[-1]
+            == 'rprop_lit: stopped after the training, before all results were written')
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [('sun.png', b'old')]
+
+
+def test_a_file_of_the_users_own_beside_the_picture_stays(capsys, tmp_path):
+    (tmp_path / 'sun.part.png').write_bytes(b'mine')
+    assert main([*SHORT, '--out', str(tmp_path / 'sun.png')]) == 0
+    assert (tmp_path / 'sun.part.png').read_bytes() == b'mine'
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['sun.part.png', 'sun.png']
+
+
 STREAMS = {'a full disk': ('>/dev/full', 1, 'the table was not written: No space left on device'),
            'a closed pipe': ('| exit 0', 1, 'the table was not written: Broken pipe'),
            'no stderr': ('2>&-', 0, ''), 'a full stderr': ('2>/dev/full', 0, '')}

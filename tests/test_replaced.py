@@ -314,7 +314,7 @@ def test_what_is_no_array_of_weights():
 
 
 @pytest.mark.parametrize('change, says', [({'step': -5}, 'whole number'), ({'step': 1.7}, 'whole number'),
-                                          ({'step': 'x'}, 'could not convert'),
+                                          ({'step': 'x'}, 'is x: it must be one whole number'),
                                           ({'step': math.inf}, 'whole number')])
 def test_counts_that_cannot_be(change, says):
     optimizer, (p,) = first_step(np.zeros(2))

@@ -195,7 +195,7 @@ def test_refusals_for_tensors():
         Rprop(torch.nn.Parameter(torch.ones(2)))
     optimizer, kept = Rprop([leaf, Parameter([1.0])]), leaf.detach().clone()
     leaf.grad, optimizer.param_groups[0]['params'][1].grad = torch.ones(2), torch.ones(1)
-    with pytest.raises(TypeError, match='parameter 1 is a Tensor, its weights are a ndarray'):
+    with pytest.raises(TypeError, match='parameter 1 is a torch.Tensor, its weights are a numpy.ndarray'):
         optimizer.step()
     assert torch.equal(leaf, kept) and not optimizer.state
 

@@ -16,6 +16,7 @@ import shutil
 import time
 import zipfile
 from contextlib import nullcontext, suppress
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,26 @@ def read_arrays(path: Any, most: float = math.inf) -> dict:
     return arrays
 
 # %% ../../nbs/inside/36_files.ipynb #70414cfc
+def _plain(value: Any) -> Any:
+    "An array as lists; TypeError for what is no array and has no place in JSON"
+    if not hasattr(value, 'dtype'):
+        raise TypeError(f'a {type(value).__name__} has no form in JSON')
+    return on_host(value).tolist()
+
+def _entry(key: Any, value: Any) -> str:
+    "An entry of a group as JSON; TypeError, by name, if it has no form there"
+    try:
+        return json.dumps({key: value}, default=_plain)[1:-1]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f'the entry {key!r} of a group cannot be saved, {error}: make it of numbers, text, '
+                        f'arrays, lists and dicts, or take it out') from None
+
 def packed(state_dict: dict) -> dict:
-    "A state dict as a flat dict of NumPy arrays"
+    "A state dict as a flat dict of NumPy arrays; TypeError, by name, for an entry that has no form there"
     arrays = {f'{key}.{i}': on_host(value)
               for i, memory in state_dict['state'].items() for key, value in memory.items()}
-    groups = json.dumps(state_dict['param_groups'], default=lambda value: on_host(value).tolist())
-    return {'groups': np.array(groups), **arrays}
+    groups = [', '.join(starmap(_entry, group.items())) for group in state_dict['param_groups']]
+    return {'groups': np.array('[' + ', '.join(f'{{{group}}}' for group in groups) + ']'), **arrays}
 
 def unpacked(arrays: dict) -> dict:
     "The state dict that `packed` made"

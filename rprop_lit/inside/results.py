@@ -156,7 +156,7 @@ class Trace:
 
         `style` goes to matplotlib's `plot`.
         """
-        pictures = importlib.import_module('rprop_lit.pictures')  # matplotlib is loaded by who draws
+        pictures = importlib.import_module('rprop_lit.pictures')  # matplotlib is loaded by whoever draws
         return pictures.trace(self.errors, ax=ax, **style)
 
 # %% ../../nbs/inside/67_results.ipynb #67a00011

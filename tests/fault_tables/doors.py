@@ -21,7 +21,13 @@ FAULTS = {
         'tempfile.TemporaryFile(dir=path.parent).close()', 'pass'),
     'command: the old picture is written over': (
         MAIN + 'test_a_picture_that_cannot_be_saved_is_one_line_after_the_table', 'command:_save',
-        "part = path.with_stem(path.stem + '.part')", 'part = path'),
+        "path.with_stem(f'{path.stem}.{secrets.token_hex(6)}.part')", 'path'),
+    "command: a user's own file is the draft": (
+        MAIN + 'test_a_file_of_the_users_own_beside_the_picture_stays', 'command:_save',
+        '{secrets.token_hex(6)}.part', 'part'),
+    'command: Ctrl-C after the training is a traceback': (
+        MAIN + 'test_ctrl_c_after_the_training_is_one_line_and_leaves_no_draft', 'command:main',
+        'except KeyboardInterrupt:', 'except ZeroDivisionError:'),
     'command: Ctrl-C is a traceback': (
         MAIN + 'test_ctrl_c_ends_in_one_line_with_what_was_done', 'command:_trained',
         'except KeyboardInterrupt:', 'except ZeroDivisionError:'),
