@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,12 @@ class Alone:
         self.source = partial(pieces_of, data, batch_size)
 
     def run(self, w: Any, tell: Callable[[int], Any]) -> list[Sum]:
-        "The sum of all pieces at the weights `w`; `tell(1)` is called when a piece is opened"
+        "The sum of all pieces at the weights `w`, if there are any; `tell(1)` is called for each of them"
         restore = limit_blas(self.threads)
         try:
-            return [_block_sum(self.manner, w, map(partial(_told, tell), self.source()))]
+            sums = map(partial(piece_sum, self.manner, w), map(partial(_told, tell), self.source()))
+            # the tree takes all that follow the first: the list has one sum, or none without a piece
+            return [tree_sum(chain([first], sums), added) for first in sums]
         finally:
             restore()
 
@@ -128,7 +131,7 @@ class FullBatch:
             raise ValueError('a mean needs rows, and the data has none')
         count = whole.rows if self.mean else 1
         with np.errstate(all='ignore'):
-            g = each_array(lambda g, v: _rounded(moved(g, namespace(v)) / count, v), whole.g, w)
+            g = each_array(lambda v, g: _rounded(moved(g, namespace(v)) / count, v), w, whole.g)
             return whole.error / count, g
 
 def _rounded(g: Any, w: Any) -> Any:
@@ -145,6 +148,16 @@ def _checked_data(data: Any) -> Any:
     if not (hasattr(data, '__iter__') or hasattr(data, '__fspath__')):
         raise TypeError(f'data is a {type(data).__name__}: need arrays, .npy files, or an iterable of pieces')
     return data
+
+def _checked_type(accumulate: Any) -> Any:
+    "A floating type for the sums, or None"
+    try:
+        kind = None if accumulate is None else np.dtype(accumulate)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind is not None and kind.kind != 'f':
+        raise ValueError(f'accumulate={accumulate!r}: need a floating-point type, as numpy.float64, or None')
+    return kind
 
 def _checked_count(name: str, value: Any) -> Any:
     "A whole number from 1 on, or None"
@@ -163,7 +176,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     ----------
     loss_and_grad : callable
         `loss_and_grad(w, piece)` returns error and gradient summed over the rows of the piece; the gradient
-        is laid out like `w`. The weights are in the memory of the piece, NumPy's or CuPy's.
+        is laid out like `w`: an array, or a list, tuple or dict of arrays. The weights are in the memory of
+        the piece, NumPy's or CuPy's.
     data : array, path, tuple, dict or iterable
         An array, memory map or path of a `.npy` file, or a tuple or dict of such, is cut along the first
         axis, all its arrays together. Any other iterable that can be read again and again holds the pieces:
@@ -179,7 +193,7 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     progress : bool, default False
         Show a bar with the pieces of each evaluation.
     accumulate : numpy.dtype or None, default float64
-        The type in which gradients are added; None is their own.
+        The floating-point type in which gradients are added; None is their own (float64 for integers).
     threads : int, optional
         BLAS threads while a piece is computed. By default as they are on one machine, and 1 on the workers;
         it needs threadpoolctl, without which the workers are as `OMP_NUM_THREADS` made them.
@@ -192,9 +206,11 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     Raises
     ------
     TypeError
-        If the data can be read only once, or `client` is no client; from `fun`, nothing of this type.
+        If the data can be read only once, has no rows to count, does not tell its size, or mixes Dask's
+        arrays with others; or if `client` is no client.
     ValueError
-        If `batch_size` or `threads` is out of range; from `fun`, if there are no pieces.
+        If `batch_size`, `threads` or `accumulate` is none that is allowed; from `fun`, if there are no
+        pieces.
     ImportError
         If Dask or threadpoolctl is asked for and not installed.
     RuntimeError
@@ -221,7 +237,7 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     if not callable(loss_and_grad):
         raise TypeError(f'loss_and_grad={loss_and_grad!r}: need a function of weights and a piece')
     data, batch_size = _checked_data(data), _checked_count('batch_size', batch_size)
-    manner = Manner(loss_and_grad, accumulate and np.dtype(accumulate), mean)
+    manner = Manner(loss_and_grad, _checked_type(accumulate), mean)
     if client is None:
         return FullBatch(Alone(manner, data, batch_size, _checked_count('threads', threads)), mean, progress)
     workers = Workers(checked(client), _block_sum, manner, data, batch_size,

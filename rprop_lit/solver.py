@@ -86,12 +86,13 @@ def minimize(
     o = read_options(tol, options)
     settings = {name: o[name] for name in WALK_OPTIONS if name in o}
     walker, x, state = prepare(fun, x0, args, jac, variant, bounds, **settings)
-    mark, trace = fingerprint(walker, x, state) if o['checkpoint'] else '', Trace() if o['trace'] else None
+    mark = fingerprint(walker, x, state) if o['checkpoint'] else ''
     with progress_bar(progress, o['maxiter']) as bars:
-        listeners = [*(listener(c) for c in (trace, callback) if c is not None), *bars]
-        now, record = start_or_resume(walker, x, state, mark, trace, o)
+        listeners = bars if callback is None else [listener(callback), *bars]
+        now, record, trace = start_or_resume(walker, x, state, mark, o)
         save = saver(walker, mark, trace, o['checkpoint'])
-        return result_at(walker, *walk_until(walker, now, record, listeners, o, save), trace)
+        return result_at(walker, *walk_until(walker, now, record, trace, listeners, o, save),
+                         trace if o['trace'] else None)
 
 # %% ../nbs/use/35_solver.ipynb #5c491c3b
 def scipy_method(
@@ -115,7 +116,8 @@ def scipy_method(
     Parameters
     ----------
     fun, x0, args, jac, hess, hessp, bounds, constraints, callback, tol
-        As SciPy hands them over; hess, hessp and constraints bring a warning and are not used.
+        As SciPy hands them over (jac='3-point' and 'cs' as None, so '2-point'); hess, hessp and
+        constraints bring a warning.
     variant, disp, **options
         From SciPy's `options`: the variant, whether to show a progress bar, and the options of `minimize`.
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -144,6 +145,45 @@ def test_dask_arrays_are_cut_by_batch_size_too(client, alone, tmp_path):
     assert walk(f, 3)[0] == alone[:3]
     with pytest.raises(ValueError, match='compute_chunk_sizes'):
         full_batch(logistic, X[X[:, 0] > 0], client=client)
+
+
+class Pair(NamedTuple):
+    X: object
+    y: object
+
+
+def by_name(w, piece):
+    "The same for a dictionary or a named tuple"
+    assert list(piece) == ['X', 'y'] if isinstance(piece, dict) else piece._fields == ('X', 'y')
+    return logistic(w, tuple(piece.values()) if isinstance(piece, dict) else (piece.X, piece.y))
+
+
+@pytest.mark.parametrize('form', [dict, Pair])
+def test_structures_of_dask_arrays_become_pieces_of_the_same_form(form, client, alone, tmp_path):
+    X, y = data_of('dask arrays', tmp_path)[0]
+    f = full_batch(by_name, form(X=X, y=y), client=client)
+    here = full_batch(by_name, form(X=X, y=y), threads=1)
+    assert walk(f, 3)[0] == walk(here, 3)[0] == alone[:3] and here.pieces == ROWS // BATCH
+
+
+@pytest.mark.parametrize('form', [dict, Pair, lambda X, y: (y, X)])
+def test_dask_arrays_and_others_are_not_cut_together(form):
+    X, y = make()
+    for mixed in (form(X=dask.array.from_array(X), y=y), form(X=X, y=dask.array.from_array(y))):
+        with pytest.raises(TypeError, match='of (dask, numpy|numpy, dask) cannot be cut together: .*from_'):
+            full_batch(logistic, mixed)(np.zeros(COLUMNS))
+
+
+def test_data_that_can_be_read_once_is_refused_on_a_cluster(client):
+    class Once:
+        def __init__(self):
+            self.pieces = iter(Iterable())
+
+        def __iter__(self):
+            return self.pieces
+
+    with pytest.raises(RuntimeError, match='no longer holds piece 0 of 12: it must give the same pieces'):
+        full_batch(logistic, Once(), client=client)(np.zeros(COLUMNS))
 
 
 def test_a_mean_and_a_list_of_weights(client):

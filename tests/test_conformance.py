@@ -631,6 +631,10 @@ def test_a_program_with_a_fault_is_told_which(port):
 @pytest.mark.parametrize('text, said', [
     ('print(1)', "trace 'golden': it printed 1 numbers for 9 gradients"),
     ('print("hello")', "it printed 'hello'"),
+    ('print("0x1p5000")', "trace 'golden': it printed '0x1p5000'"),
+    (r'import sys; sys.stdout.buffer.write(b"1.5\xff\n")', "trace 'golden': it printed '1.5"),
+    (r'import sys; sys.stderr.buffer.write(b"no\xff\n"); sys.exit(3)',
+     "trace 'golden': it ended with status 3: no"),
     ('import sys; sys.exit("no such thing")', 'it ended with status 1: no such thing'),
     ('1/0', 'status 1: ZeroDivisionError')])
 def test_a_program_that_is_none_is_one_line_and_status_2(text, said, port, capsys):

@@ -1,6 +1,8 @@
 """Full batches in pieces: the tree, every kind of data, memory, names in errors. No Dask is needed here;
 tests/test_cluster.py needs it."""
+import asyncio
 import os
+import re
 import subprocess
 import sys
 import types
@@ -318,10 +320,78 @@ def test_weights_may_be_a_list_of_arrays():
     assert r.success and np.allclose(np.concatenate(r.x), exact, atol=1e-9)
 
 
+def named_net(w, piece):
+    "A linear model whose weights have names"
+    off = piece[0] @ w['slopes'] + w['rest']['shift'] - piece[1]
+    return 0.5 * (off * off).sum(), {'rest': {'shift': off.sum()}, 'slopes': piece[0].T @ off}
+
+
+def test_weights_may_be_a_dictionary():
+    X, y = data()
+    start = {'slopes': np.zeros(5, np.float32), 'rest': {'shift': np.array(0, np.float32)}}
+    f = full_batch(named_net, (X, y), batch_size=7, mean=True)
+    error, g = f(start)
+    there, whole = named_net(start, (X, y))
+    assert list(g) == ['slopes', 'rest'] and abs(error - there / 100) < 1e-12
+    assert np.allclose(g['slopes'], whole['slopes'] / 100, atol=1e-7)
+    assert g['slopes'].dtype == g['rest']['shift'].dtype == np.float32 and g['rest']['shift'].shape == ()
+    start = {'slopes': np.zeros(5), 'rest': {'shift': np.array(0.0)}}
+    r = minimize(f, start, options={'gtol': 1e-9, 'ftol': 0})
+    exact = np.linalg.lstsq(np.c_[X, np.ones(100)], y, rcond=None)[0]
+    # the stationary point of a well conditioned problem, to a gradient of 1e-9
+    assert r.success and np.allclose([*r.x['slopes'], r.x['rest']['shift']], exact, atol=1e-7)
+
+
+@pytest.mark.parametrize('answer', [{'a': np.ones(2)}, {'a': np.ones(2), 'c': np.ones(1)},
+                                    {'a': np.ones(2), 'b': np.ones(1), 'c': np.ones(1)}, np.ones(2),
+                                    [np.ones(2), np.ones(1)], {'a': np.ones(1), 'b': np.ones(1)}], ids=str)
+def test_a_gradient_of_a_dictionary_has_its_names_and_shapes(answer):
+    w = {'a': np.zeros(2), 'b': np.zeros(1)}
+    with pytest.raises(RuntimeError, match=r"ValueError: (expected a dict with \['a', 'b'\]|.*shape)"):
+        full_batch(lambda w, piece: (0.0, answer), [1, 2])(w)
+
+
+@pytest.mark.parametrize('wrong', [np.ones(2) * 1j, np.ma.array([1.0, 2.0], mask=[1, 0]),
+                                   np.array(['1', '2']), np.array([True, False]), np.array([1.0, None]),
+                                   {'a': 1.0}], ids=str)
+def test_gradients_are_of_real_numbers(wrong):
+    with pytest.raises(RuntimeError, match='piece 0: TypeError: the gradient is of type .*need real numbers'):
+        full_batch(lambda w, piece: (0.0, wrong), [1, 2])(np.zeros(2))
+
+
+def test_gradients_of_integers_and_without_a_mask_are_real_numbers():
+    # 200 + 100 is no uint8
+    for accumulate in (None, float):
+        f = full_batch(lambda w, piece: (0, np.array([piece], np.uint8)), [200, 100], accumulate=accumulate)
+        assert f(np.zeros(1))[1].tolist() == [300]
+    g = full_batch(lambda w, piece: (0, np.ma.array(w)), [1, 2], accumulate=None)(np.ones(2))[1]
+    assert type(g) is np.ndarray and g.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize('wrong', [int, bool, complex, 'int8', np.uint8, object, 'nonsense', 0, False, 3, ''],
+                         ids=str)
+def test_sums_are_of_a_floating_type(wrong):
+    with pytest.raises(ValueError, match=f'accumulate={re.escape(repr(wrong))}: need a floating-point type'):
+        full_batch(least_squares, data(), accumulate=wrong)
+
+
+@pytest.mark.parametrize('shape', [(), (1,), (1, 1)])
+def test_an_error_may_be_an_array_of_one_element(shape):
+    f = full_batch(lambda w, piece: (np.full(shape, 3.0), w), [1, 2])
+    assert f(np.ones(1))[0] == 6 and type(f(np.ones(1))[0]) is float
+
+
+@pytest.mark.parametrize('error', ['1.0', True, None, np.ones(2), np.ma.masked, 1j])
+def test_an_error_is_one_real_number(error):
+    with pytest.raises(RuntimeError, match='piece 0: TypeError: the error is .*need one real number'):
+        full_batch(lambda w, piece: (error, w), [1, 2])(np.ones(1))
+
+
 def test_a_gradient_of_another_layout_is_refused():
     X, y = data()
     for answer, said in (((0.0, np.zeros(4)), 'shape'),
-                         ((0.0, [np.zeros(5)] * 2), 'expected|arrays|not an array'),
+                         ((0.0, [np.zeros(5)] * 2), r'shape \(2, 5\) where'),
+                         ((0.0, [np.zeros(5), np.zeros(1)]), 'ValueError'),
                          (0.0, 'returns .error, gradient.'), ((0.0, [np.zeros(5)]), '')):
         with pytest.raises(RuntimeError, match='piece 0.*' + said):
             full_batch(lambda w, piece, answer=answer: answer, (X, y), batch_size=50)(np.zeros(5))
@@ -408,6 +478,29 @@ def test_what_cannot_be_cut(folder):
         full_batch(least_squares, [5, 6], batch_size=2)(np.zeros(5))
 
 
+def test_what_does_not_tell_its_size_is_cut_by_batch_size_alone():
+    class Table:
+        "Rows without a size in bytes, as a data frame has them"
+        def __init__(self, rows):
+            self.rows, self.shape = rows, rows.shape
+
+        def __getitem__(self, index):
+            return Table(self.rows[index])
+
+        def __iter__(self):
+            raise AssertionError('it is cut, and not walked through')
+
+    X, y = data()
+    def fun(w, piece):
+        return least_squares(w, (piece[0].rows, piece[1]))
+    for whole in ((Table(X), y), {'X': Table(X)}, Table(X)):
+        with pytest.raises(TypeError, match='a Table does not tell its size: pass batch_size'):
+            full_batch(fun, whole)(np.ones(5))
+    f = full_batch(fun, (Table(X), y), batch_size=30)
+    assert f(np.ones(5))[0] == full_batch(least_squares, (X, y), batch_size=30)(np.ones(5))[0]
+    assert f.pieces == 4
+
+
 @pytest.mark.parametrize('wrong', [0, -1, 2.5, True, '10'])
 @pytest.mark.parametrize('name', ['batch_size', 'threads'])
 def test_counts_are_whole_numbers(name, wrong):
@@ -432,6 +525,21 @@ def test_another_number_of_pieces_is_refused():
     batches.pop()
     with pytest.raises(RuntimeError, match='holds 9 pieces now, and held 10 before'):
         f(np.zeros(5))
+
+
+def test_data_that_is_exhausted_is_told_from_data_without_pieces():
+    class Once:
+        def __init__(self):
+            self.pieces = iter(cut(*data(), 50))
+
+        def __iter__(self):
+            return self.pieces
+
+    f = full_batch(least_squares, Once())
+    f(np.zeros(5))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='the data holds 0 pieces now, and held 2 before'):
+            f(np.zeros(5))
 
 
 # ---- Ctrl-C, progress, threads
@@ -570,6 +678,47 @@ def test_importing_and_using_it_brings_numpy_alone():
             '"matplotlib", "cupy") if m in sys.modules], "numpy" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           check=True).stdout.split() == ['True']
+
+
+@pytest.fixture
+def late(monkeypatch):
+    "asyncio's TimeoutError as it is before Python 3.11, a class of its own"
+    class Late(Exception):
+        pass
+    monkeypatch.setattr(asyncio, 'TimeoutError', Late)
+    return Late
+
+
+def test_a_wait_of_dask_that_is_over_is_no_error(late, monkeypatch):
+    class Future:
+        status = 'pending'
+    future, module = Future(), types.ModuleType('distributed')
+    def wait(futures, timeout, return_when):
+        if not waits.append(timeout) and len(waits) < 3:
+            raise late
+        future.status = 'finished'
+    waits, module.wait = [], wait
+    monkeypatch.setitem(sys.modules, 'distributed', module)
+    client = types.SimpleNamespace(status='running', ncores=lambda: {'a worker': 1})
+    assert list(cluster._ended(client, [future])) == [set(), set(), {future}] and waits == [1] * 3
+
+
+def test_nobody_to_wait_for_is_no_connection(late):
+    def nobody(count, timeout):
+        raise late
+    workers = object.__new__(cluster.Workers)
+    workers.client = types.SimpleNamespace(status='running', ncores=dict, wait_for_workers=nobody)
+    with pytest.raises(ConnectionError, match='no worker for 60 seconds'):
+        workers.addresses()
+
+
+def test_data_that_shrinks_before_it_is_sent_is_refused():
+    workers = object.__new__(cluster.Workers)
+    workers.labels, workers.sources, workers.size = [(i, '', 'here') for i in range(3)], {}, 1
+    workers.source, workers.send = lambda: pieces_of([1, 2]), lambda piece, address: piece.source
+    workers.common = types.SimpleNamespace(status='finished')
+    with pytest.raises(RuntimeError, match='no longer holds piece 2 of 3: it must give the same pieces'):
+        workers.place(['here'])
 
 
 def test_a_block_is_a_task():

@@ -1,5 +1,6 @@
 """The solver: the same bits as the optimizer, honest stops, bounds never left,
 and clear outcomes for bad input."""
+import copy
 import io
 import json
 import math
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zipfile
 from collections import OrderedDict, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -22,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import classics  # noqa: E402
 
-from rprop_lit.inside.differences import slopes_by_differences  # noqa: E402
+from rprop_lit.inside.differences import POWERS, slopes_by_differences  # noqa: E402
 from rprop_lit.inside.options import STOPS, read_options  # noqa: E402
 from rprop_lit.inside.shapes import as_tree, same, space_of, spread  # noqa: E402
 from rprop_lit.inside.walk import rprop  # noqa: E402
@@ -244,7 +246,9 @@ def test_crossing_bounds():
 
 
 @pytest.mark.parametrize('bounds', [[(0, 1)] * 3, [(0, 1)], (0, 1), [(0, 1, 2)] * 2, 3, 'ab',
-                                    [('0', '1')] * 2, [], {0: (0, 1)},
+                                    [('0', '1')] * 2, [], {0: (0, 1)}, [([0, 0], [1, 1])],
+                                    [(np.zeros(2), np.ones(2))], [([0], [1])] * 2,
+                                    [(np.zeros(1), np.ones(1))] * 2,
                                     optimize.Bounds([0, 0, 0], 1)], ids=str)
 def test_bounds_of_a_wrong_form(bounds):
     with pytest.raises(ValueError, match=r'bounds=.*need 2 pairs \(low, high\), or a scipy.optimize.Bounds'):
@@ -336,6 +340,19 @@ def test_integers_become_float64():
         r = minimize(square, x0)
         assert r.x.dtype == np.float64 and r.success
     assert minimize(square, 3).x.shape == ()
+
+
+def test_an_empty_branch_has_no_say_in_the_type():
+    def fun(m):
+        return float((m['dense'] ** 2).sum()), {'dense': 2 * m['dense'], 'dropout': {}, 'more': []}
+
+    for dtype in (np.float32, np.float64):
+        x0 = {'dense': np.ones(2, dtype), 'dropout': {}, 'more': []}
+        r = minimize(fun, x0)
+        assert r.success and r.x['dense'].dtype == dtype and not r.x['dropout']
+        assert r.x['more'].shape == (0,)
+    with pytest.raises(ValueError, match='is empty'):
+        minimize(fun, {'a': {}, 'b': np.zeros(0, np.float32)})
 
 
 def test_other_types_are_refused():
@@ -644,6 +661,28 @@ def test_differences_are_those_of_scipy(method, box):
             assert np.allclose(g, exact, rtol=1e-4, atol=1e-4 * abs(exact).max())
         if theirs is not None and 'narrow' not in box:
             assert np.allclose(g, theirs, rtol=1e-9, atol=0) if box == 'near' else (g == theirs).all()
+
+
+@pytest.mark.parametrize('method', ['2-point', '3-point'])
+def test_places_of_differences_are_those_of_scipy_in_any_box(method):
+    if not hasattr(optimize, '_numdiff'):
+        pytest.skip('this SciPy has no _numdiff: the places were not compared')
+    random = np.random.default_rng(1)
+    for _ in range(3000):
+        x = random.normal(size=1) * 10.0 ** random.integers(-3, 4) * random.integers(0, 2)
+        h = np.finfo(float).eps ** POWERS[method] * max(1.0, abs(x[0]))
+        ways = h * random.choice([0, 0.1, 0.5, 0.9, 0.99, 1.01, 1.1, 2.5, 1e3, math.inf,
+                                  *random.uniform(0, 3, 5)], 2)
+        low, high = x - ways[0], x + ways[1]
+        if low == high:
+            continue
+        theirs, ours = [], []
+        optimize._numdiff.approx_derivative(lambda y: theirs.append(y[0]) or 1.0, x, method, f0=1.0,
+                                            bounds=(low, high))
+        slopes_by_differences(lambda y: ours.append(y[0]) or 1.0, x, 1.0, method, (low, high))
+        # a way that ends at a bound is a difference of rounded numbers
+        assert len(ours) == len(theirs) and max(abs(np.subtract(ours, theirs))) < 1e-6 * h, (x, low, high)
+        assert all(low <= y <= high for y in ours)
 
 
 @pytest.mark.parametrize('method, each', [('2-point', 1), ('3-point', 2), ('cs', 1), (None, 1), (False, 1)])
@@ -1673,10 +1712,41 @@ def test_a_file_of_another_problem_is_refused(other, tmp_path):
     settings = {name: other[name] for name in ('variant', 'bounds') if name in other}
     more = {name: other[name] for name in ('lr', 'etas', 'step_sizes', 'safe') if name in other}
     with pytest.raises(ValueError,
-                       match='belongs to another problem: the start, the bounds or the settings differ'):
+                       match='belongs to another problem: the start, the bounds, jac or the settings differ'):
         minimize(lambda x: calls.append(1), other.get('x0', [3.0, 4.0]),
                  options=keep(path, maxiter=9, **more), **settings)
     assert not calls and path.read_bytes() == before
+
+
+@pytest.mark.parametrize('first', [True, '2-point', '3-point', 'cs', 'a function'])
+def test_a_file_of_another_way_to_the_gradient_is_refused(first, tmp_path):
+    def ways(jac):
+        return (dict(fun=square) if jac is True else dict(fun=lambda x: (x * x).sum(), jac=lambda x: 2 * x)
+                if jac == 'a function' else dict(fun=lambda x: (x * x).sum(), jac=jac))
+
+    minimize(x0=[3.0, 4.0], options=keep(tmp_path / 'run', maxiter=5), **ways(first))
+    for other in (True, '2-point', '3-point', 'cs', 'a function', None):
+        if other == first or (other, first) == (None, '2-point'):
+            r = minimize(x0=[3.0, 4.0], options=keep(tmp_path / 'run', maxiter=5), **ways(other))
+            assert r.nit == 5
+        else:
+            with pytest.raises(ValueError, match='another problem: the start, the bounds, jac or the set'):
+                minimize(x0=[3.0, 4.0], options=keep(tmp_path / 'run', maxiter=9), **ways(other))
+
+
+def test_a_function_that_differs_at_the_start_alone_is_refused(tmp_path):
+    path, start = tmp_path / 'run', [1e4, 1e4]
+    r = minimize(square, start, options=keep(path, maxiter=2000))
+    before = path.read_bytes()
+    assert abs(18 - r.fun) < 1e-6 * 2e8  # near the minimum both have the same error, as errors go here
+    with pytest.raises(ValueError, match='another problem: its start has error 199880018 now, had 200000000'):
+        minimize(lambda x: square(x - 3), start, options=keep(path, maxiter=3000))
+    assert path.read_bytes() == before
+    # a file whose best point is its start asks once
+    minimize(square, start, options=keep(tmp_path / 'new', maxiter=0))
+    calls = []
+    minimize(lambda x: calls.append(1) or square(x), start, options=keep(tmp_path / 'new', maxiter=0))
+    assert len(calls) == 1
 
 
 def test_a_file_of_another_function_is_refused(tmp_path):
@@ -1730,7 +1800,72 @@ def test_interrupts_and_errors_leave_a_file_to_go_on_from(tmp_path):
                 minimize(fun, [-1.2, 1.0], options=keep(path, checkpoint_every=1000))
         r = minimize(fun, [-1.2, 1.0], options=keep(path, maxiter=60))
         assert (r.x.tobytes() == whole.x.tobytes() and (r.nit, r.nfev) == (whole.nit, whole.nfev)
-                and len(calls) == 1 + 1 + whole.nfev)
+                and len(calls) == 1 + 2 + whole.nfev)  # the start and the best point are evaluated again
+
+
+@pytest.mark.parametrize('at', [2, 10])
+def test_an_interrupt_loses_no_row_of_the_trace(at, tmp_path, monkeypatch):
+    copied = []
+
+    class Copy:
+        "Ctrl-C while a point is copied into the trace"
+        @staticmethod
+        def deepcopy(x):
+            copied.append(x)
+            if len(copied) == at:
+                raise KeyboardInterrupt
+            return copy.deepcopy(x)
+
+    options = dict(maxiter=30, trace=True, checkpoint=tmp_path / 'run')
+    with monkeypatch.context() as patch:
+        patch.setattr('rprop_lit.inside.results.copy', Copy)
+        r = minimize(square, [9.0, 8.0], options=options)
+    assert r.status == 98 and [p.nit for p in r.trace] == list(range(r.nit + 1)) == list(range(at - 1))
+    r = minimize(square, [9.0, 8.0], options=options)
+    assert [p.nit for p in r.trace] == list(range(31)) and r.nit == 30
+
+
+def test_an_interrupt_between_trace_and_step_leaves_no_row_too_many(tmp_path, monkeypatch):
+    def remembering(self, p):
+        self._rows.append(p)
+        if p.nit == 10:
+            raise KeyboardInterrupt
+
+    options = dict(maxiter=30, trace=True, checkpoint=tmp_path / 'run')
+    with monkeypatch.context() as patch:
+        patch.setattr(Trace, '__call__', remembering)
+        r = minimize(square, [9.0, 8.0], options=options)
+    assert r.status == 98 and r.nit == 9 and [p.nit for p in r.trace] == list(range(10))
+    r = minimize(square, [9.0, 8.0], options=options)
+    assert [p.nit for p in r.trace] == list(range(31))
+
+
+def test_ctrl_c_while_a_file_is_written_waits(tmp_path, monkeypatch):
+    opened, usual = [], zipfile.ZipFile.open
+
+    def interrupted(self, name, mode='r', **more):
+        member = usual(self, name, mode, **more)
+        opened.append(mode)
+        if opened == ['w'] * 5:
+            signal.raise_signal(signal.SIGINT)
+        return member
+
+    monkeypatch.setattr(zipfile.ZipFile, 'open', interrupted)
+    r = minimize(rosenbrock().fun, [-1.2, 1.0], options=dict(checkpoint=tmp_path / 'run', checkpoint_every=7))
+    assert (r.status, r.nit) == (98, 7) and os.listdir(tmp_path) == ['run']
+    members = len(opened)
+    r = minimize(rosenbrock().fun, [-1.2, 1.0], options=dict(checkpoint=tmp_path / 'run', maxiter=7))
+    assert r.nit == 7 and members < 2 * len(np.load(tmp_path / 'run').files)  # the file was written once
+
+
+def test_a_trace_in_a_file_is_kept_where_nobody_asks_for_it(tmp_path):
+    whole = minimize(rosenbrock().fun, [-1.2, 1.0], options=dict(maxiter=30, trace=True))
+    for trace, most in ((True, 10), (False, 20), (False, 20), (True, 30)):
+        r = minimize(rosenbrock().fun, [-1.2, 1.0],
+                     options=dict(maxiter=most, trace=trace, checkpoint=tmp_path / 'run'))
+        assert ('trace' in r) == trace
+    assert [p.nit for p in r.trace] == list(range(31)) and r.trace.errors == whole.trace.errors
+    assert r.trace.undone == whole.trace.undone
 
 
 def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch):

@@ -59,12 +59,17 @@ def _arrived(label: tuple, source: Any) -> Piece:
 PATIENCE = 60.0
 NOBODY = f'the cluster has had no worker for {PATIENCE:g} seconds'
 
+def _too_late() -> type[Exception]:
+    "What Dask raises when its time is over"
+    import asyncio  # Dask has loaded it by then
+    return asyncio.TimeoutError  # before Python 3.11 it is not the TimeoutError that needs no import
+
 def _ended(client: Any, futures: Any) -> Iterator[set]:
     "Sets of futures that have ended, until all have; ConnectionError if nobody is left to end them"
     from distributed import wait
     waiting, since = set(futures), time.monotonic()
     while waiting:
-        with suppress(CancelledError, TimeoutError):
+        with suppress(CancelledError, _too_late()):
             wait(waiting, timeout=1, return_when='FIRST_COMPLETED')
         _check_connection(client)
         done = {future for future in waiting if future.status != 'pending'}
@@ -132,7 +137,7 @@ class Workers:
             if not here:
                 self.client.wait_for_workers(1, timeout=PATIENCE)
                 here = self.client.ncores()
-        except TimeoutError:
+        except _too_late():
             raise ConnectionError(NOBODY) from None
         return [address for address, threads in sorted(here.items()) for _ in range(threads)]
 
@@ -156,8 +161,12 @@ class Workers:
         gone = {label[0] for label in self.labels if label[0] not in self.sources
                 or getattr(self.sources[label[0]], 'status', '') == 'cancelled'}
         if gone:
-            self.sources |= {piece.number: self.send(piece, self.worker(piece.number, addresses))
-                             for piece in self.source() if piece.number in gone}
+            sent = {piece.number: self.send(piece, self.worker(piece.number, addresses))
+                    for piece in self.source() if piece.number in gone}
+            if sent.keys() < gone:
+                raise RuntimeError(f'the data no longer holds piece {min(gone - sent.keys())} of '
+                                   f'{len(self.labels)}: it must give the same pieces every time')
+            self.sources |= sent
 
     def block(self, number: int) -> list:
         "The labels of the pieces of a block"

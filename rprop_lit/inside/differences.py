@@ -35,10 +35,10 @@ def _one_place(x: Any, low: Any, high: Any) -> Any:
 def _two_places(x: Any, low: Any, high: Any) -> tuple[Any, Any]:
     "Two other values of a coordinate, within its bounds: around it, or both on the side with more room"
     h, near, far = _way(x, '3-point'), min(x - low, high - x), max(x - low, high - x)
-    h = min(h, far / 2) if h > near else h
-    if h <= near or near > 0 and far / 2 <= near:
-        h = min(h, near)
-        return x - h, x + h
+    if h > near:
+        h = near if far / 2 <= near else min(h, far / 2)
+    if h <= near:
+        return max(x - h, low), min(x + h, high)
     side = h if high - x >= x - low else -h
     return x + side, min(max(x + 2 * side, low), high)
 
@@ -104,7 +104,8 @@ def slopes_by_differences(
 
     Notes
     -----
-    The places are those of SciPy's `approx_derivative`. Complex step: Squire and Trapp (1998).
+    The places are those of SciPy's `approx_derivative`, up to rounding.
+    Complex step: Squire and Trapp (1998).
     """
     xp, kind, slopes, calls = namespace(x), x.dtype.type, [], 0
     for i in range(x.size):

@@ -18,6 +18,7 @@ import numpy as np
 from .checkpoint import Record, check_same_function, read_checkpoint, write_checkpoint
 from .options import HOLDS, INTERRUPTED, STOPPED_BY_CALLBACK, STOPS
 from .results import Listener, Result, Trace, result_of
+from .rows import Uninterrupted
 from .shapes import build
 from .walk import Point, Snapshot, Walker, advance, begin_walk, point_of
 
@@ -81,13 +82,19 @@ def _tell_all(listeners: list[Listener], p: Point, record: Record) -> Ending | N
     return None
 
 
-def walk_until(walker: Walker, now: Snapshot, record: Record | None, listeners: list[Listener],
-               o: dict[str, Any], save: Callable[[Snapshot, Record], None],
+def _nobody(p: Point) -> None:
+    "Keeps no trace"
+
+
+def walk_until(walker: Walker, now: Snapshot, record: Record | None, trace: Trace | None,
+               listeners: list[Listener], o: dict[str, Any], save: Callable[[Snapshot, Record], None],
                ) -> tuple[Snapshot, Record, Ending]:
     "The last snapshot, the record and the ending of a walk that begins, or goes on, at a snapshot"
     began, p, ending = time.monotonic(), point_of(walker, now), None
+    note = trace if trace is not None else _nobody
     if record is None:
         record = _first_record(now, p, o['window'])
+        note(p)
         ending = _tell_all(listeners, p, record)
     kept, before = (now, record), record.seconds
     try:
@@ -95,6 +102,7 @@ def walk_until(walker: Walker, now: Snapshot, record: Record | None, listeners: 
             now = advance(walker, now)
             p = point_of(walker, now)
             record = _remember(now, p, record)._replace(seconds=before + time.monotonic() - began)
+            note(p)
             kept = now, record
             ending = _tell_all(listeners, p, record)
             if now.nit % o['checkpoint_every'] == 0:
@@ -107,17 +115,25 @@ def walk_until(walker: Walker, now: Snapshot, record: Record | None, listeners: 
 
 # %% ../../nbs/inside/69_loop.ipynb #35a00002
 def start_or_resume(
-    walker: Walker, x: Any, state: Any, mark: str, trace: Trace | None, o: dict[str, Any]
-) -> tuple[Snapshot, Record | None]:
-    "A walk at its start, or where its file left it"
-    path = o['checkpoint']
+    walker: Walker, x: Any, state: Any, mark: str, o: dict[str, Any]
+) -> tuple[Snapshot, Record | None, Trace | None]:
+    "A walk at its start, or where its file left it, and its trace, if it is asked for or in the file"
+    path, trace = o['checkpoint'], Trace()
     if not path or not os.path.exists(path):
-        return begin_walk(walker, x, state), None
+        return begin_walk(walker, x, state), None, trace if o['trace'] else None
     now, record, rows = read_checkpoint(path, mark, walker.space, o['window'])
-    check_same_function(path, walker, record)
-    if trace is not None:
-        trace.extend(rows or [])
-    return now, record
+    check_same_function(path, walker, x, record)
+    trace.extend(rows or [])
+    return now, record, trace if o['trace'] or rows is not None else None
+
+
+def _up_to(nit: int, trace: Trace | None) -> Trace | None:
+    "The trace of a walk of so many steps"
+    if trace is None:
+        return None
+    whole = Trace()
+    whole.extend(p for p in trace if p.nit <= nit)
+    return whole
 
 
 def saver(
@@ -129,8 +145,9 @@ def saver(
     def save(now: Snapshot, record: Record) -> None:
         nonlocal written
         if path and now.nit != written:
-            write_checkpoint(path, mark, now, record, trace, walker.space)
-            written = now.nit
+            with Uninterrupted():
+                write_checkpoint(path, mark, now, record, _up_to(now.nit, trace), walker.space)
+                written = now.nit
 
     return save
 
@@ -140,7 +157,7 @@ def result_at(walker: Walker, now: Snapshot, record: Record, ending: Ending, tra
     (status, success, message), best, tree = ending, record.best, walker.space.tree
     with np.errstate(all='ignore'):
         jac = best.g.astype(best.x.dtype, copy=False)
-    extra = {} if trace is None else {'trace': trace}
+    extra = {} if trace is None else {'trace': _up_to(now.nit, trace)}
     return result_of(
         message=message,
         success=success,

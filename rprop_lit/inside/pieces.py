@@ -114,7 +114,10 @@ PIECE_BYTES = 2**26
 def rows_per_piece(whole: Any) -> int:
     "How many rows of a piece fill 64 MiB, at least 1"
     rows = max(rows_of(whole), 1)
-    row = sum(getattr(part, 'nbytes', 0) for part in _parts(whole)) // rows
+    for part in _parts(whole):
+        if not hasattr(part, 'nbytes'):
+            raise TypeError(f'a {type(part).__name__} does not tell its size: pass batch_size')
+    row = sum(part.nbytes for part in _parts(whole)) // rows
     return max(1, PIECE_BYTES // max(row, 1))
 
 # %% ../../nbs/inside/71_pieces.ipynb #5436dad2
@@ -136,10 +139,22 @@ def _is_dask(x: Any) -> bool:
     "Is this an object of Dask's?"
     return hasattr(x, '__dask_graph__')
 
-def _dask_pieces(arrays: Any, batch_size: int | None) -> Iterator[tuple]:
-    "Name, kind and source of each block of rows of a Dask array, or of a tuple of Dask arrays"
+def _delayed(arrays: Any, blocks: tuple) -> Any:
+    "Blocks as one delayed piece, in the structure of the arrays that they are of"
     import dask
+    if isinstance(arrays, dict):
+        return dask.delayed(dict)(list(zip(arrays, blocks)))
+    if isinstance(arrays, tuple):
+        return dask.delayed(getattr(type(arrays), '_make', tuple))(list(blocks))
+    return blocks[0]
+
+def _dask_pieces(arrays: Any, batch_size: int | None) -> Iterator[tuple]:
+    "Name, kind and source of each block of rows of a Dask array, or of a tuple or dict of Dask arrays"
     parts = _parts(arrays)
+    if not all(map(_is_dask, parts)):
+        kinds = ', '.join(type(part).__module__.partition('.')[0] for part in parts)
+        raise TypeError(f'arrays of {kinds} cannot be cut together: '
+                        'make all of them Dask arrays, for example by dask.array.from_array')
     if any(np.isnan(size) for size in parts[0].chunks[0]):
         raise ValueError('a Dask array does not know the sizes of its blocks: '
                          'call its compute_chunk_sizes() first')
@@ -148,8 +163,7 @@ def _dask_pieces(arrays: Any, batch_size: int | None) -> Iterator[tuple]:
     blocks = [part.rechunk({0: cuts, **{axis: -1 for axis in range(1, part.ndim)}}).to_delayed().reshape(-1)
               for part in parts]
     for i, together in enumerate(zip(*blocks)):
-        yield (f'block {i}', 'dask',
-               dask.delayed(tuple)(together) if isinstance(arrays, tuple) else together[0])
+        yield f'block {i}', 'dask', _delayed(arrays, together)
 
 # %% ../../nbs/inside/71_pieces.ipynb #15106364
 def _whole_pieces(data: Any, batch_size: int | None) -> Iterator[tuple]:

@@ -94,6 +94,7 @@ def flat(values: Any, tree: Any, fit: Callable[[Any, Any], Any]) -> Any:
     if not isinstance(tree, (dict, list, tuple)):
         return fit(values, tree).reshape(-1)
     vectors = [flat(value, part, fit) for value, part in zip(_matched(values, tree), _branches(tree))]
+    vectors = [vector for vector in vectors if vector.size] or vectors[:1]  # what is empty has no say
     if not vectors:
         return np.zeros(0)
     if len({vector.dtype for vector in vectors}) > 1:
@@ -161,11 +162,14 @@ def _low_and_high(bounds: Any, size: int, tree: Any) -> Any:
             (-math.inf if low is None else 0 + low, math.inf if high is None else 0 + high)
             for low, high in bounds
         ]
-        return np.array(pairs, dtype=float).reshape(size, 2).T
+        rows = np.array(pairs, dtype=float)
+        if rows.shape == (size, 2):  # a pair of two arrays has as many numbers, in another order
+            return rows.T
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f'bounds={bounds!r}: need {size} pairs (low, high), or a scipy.optimize.Bounds of this length'
-        ) from None
+        pass
+    raise ValueError(
+        f'bounds={bounds!r}: need {size} pairs (low, high), or a scipy.optimize.Bounds of this length'
+    )
 
 # %% ../../nbs/inside/60_shapes.ipynb #10fd1fdd
 def _inwards(low: Any, high: Any, dtype: Any, xp: Any) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..rule import is_tensor, namespace
 from .pieces import Piece, aligned, read, rows_of
+from .shapes import _branches, _matched, _rebuilt, read_error
 
 # %% ../../nbs/inside/75_sums.ipynb #435fb368
 class Sum(NamedTuple):
@@ -25,12 +26,11 @@ class Sum(NamedTuple):
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c07
 def each_array(change: Callable, tree: Any, *trees: Any) -> Any:
-    "Each array of a structure changed, together with those at the same places of other structures"
-    if not isinstance(tree, (list, tuple)):
+    "Each array of a structure changed, with those at the same places of others; ValueError if they differ"
+    if not isinstance(tree, (dict, list, tuple)):
         return change(tree, *trees)
-    if not all(isinstance(other, (list, tuple)) and len(other) == len(tree) for other in trees):
-        raise ValueError(f'the gradient has {len(tree)} arrays: need as many as there are weights')
-    return getattr(tree, '_make', type(tree))([each_array(change, *parts) for parts in zip(tree, *trees)])
+    rows = zip(_branches(tree), *(_matched(other, tree) for other in trees))
+    return _rebuilt(tree, [each_array(change, *row) for row in rows])
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0a
 def added(a: Sum, b: Sum) -> Sum:
@@ -72,7 +72,7 @@ class Manner(NamedTuple):
     loss_and_grad : callable
         The user's function, `loss_and_grad(w, piece) -> (error, gradient)`.
     accumulate : numpy.dtype or None
-        The type of the sums; None keeps that of the gradients.
+        The type of the sums; None keeps that of the gradients, float64 where they are integers.
     counted : bool
         Whether rows are counted, as a mean needs.
     """
@@ -84,23 +84,29 @@ class Manner(NamedTuple):
 def piece_sum(manner: Manner, w: Any, piece: Piece) -> Sum:
     """Error and gradient of `piece` at the weights `w`, summed in a `manner`.
 
-    A RuntimeError names a piece that fails; to return anything else is a TypeError.
+    A RuntimeError names a piece that fails, also if the function returned something else.
     """
     try:
         data = read(piece)
         out = manner.loss_and_grad(each_array(partial(moved, xp=_library(data)), w), data)
         if not (isinstance(out, (tuple, list)) and len(out) == 2):
             raise TypeError(f'loss_and_grad returns (error, gradient), not {out!r:.60}')
-        wide = each_array(lambda g, v: _widened(moved(g, namespace(v)), v, manner.accumulate), out[1], w)
-        return Sum(float(out[0]), wide, rows_of(data) if manner.counted else 0)
+        wide = each_array(lambda v, g: _widened(moved(g, namespace(v)), v, manner.accumulate), w, out[1])
+        return Sum(read_error(out[0]), wide, rows_of(data) if manner.counted else 0)
     except Exception as error:
         name = f' ({piece.name})' if piece.name else ''
         raise RuntimeError(f'piece {piece.number}{name}: {type(error).__name__}: {error}') from error
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0f
 def _widened(g: Any, w: Any, accumulate: Any) -> Any:
-    "A copy of a gradient in the type of the sums; ValueError if it has not the shape of the weights"
+    "A copy of a gradient in the type of the sums; an error if it is not of real numbers, as many as weights"
+    if g.dtype.kind not in 'fiu' or np.ma.is_masked(g):
+        raise TypeError(f'the gradient is of type {g.dtype}: need real numbers, none of them masked')
     if g.shape != w.shape:
         raise ValueError(f'the gradient has shape {g.shape} where the weights have {w.shape}')
     with np.errstate(all='ignore'):
-        return g.astype(accumulate or g.dtype)
+        return _plain(g).astype(accumulate or (g.dtype if g.dtype.kind == 'f' else float))
+
+def _plain(g: Any) -> Any:
+    "An array without the class of those that can be masked"
+    return np.asarray(g) if isinstance(g, np.ma.MaskedArray) else g

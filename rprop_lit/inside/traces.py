@@ -59,7 +59,7 @@ def traces(dtype: str = 'float64') -> list[GoldenTrace]:
     Returns
     -------
     list of GoldenTrace
-        In the file's order; the first is the golden trace of chapter 20.
+        In the file's order; the first is the golden trace of the chapter on the variants.
 
     Raises
     ------
@@ -151,10 +151,10 @@ def _lines(trace: GoldenTrace) -> str:
 
 
 def _read_number(word: str) -> float:
-    "A decimal or a hexadecimal number; Misuse for anything else"
+    "A decimal number, or a hexadecimal one that fits a float; Misuse for anything else"
     try:
         return float.fromhex(word) if 'x' in word.lower() else float(word)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Misuse(
             f'it printed {word!r:.60}: print the new weight after each gradient, one number a line'
         ) from None
@@ -173,7 +173,8 @@ def run_program(command: str, trace: GoldenTrace, seconds: float = 60.0) -> Walk
     """
     words = shlex.split(command, posix=os.name != 'nt') or ['']
     try:
-        done = subprocess.run(words, input=_lines(trace), capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(words, input=_lines(trace), capture_output=True, text=True, timeout=seconds,
+                              errors='replace')  # bytes that are no text are no numbers, and will be shown
     except subprocess.TimeoutExpired:
         raise Misuse(f'it has not ended after {seconds:g} seconds: end where the input ends') from None
     narrow = np.dtype(trace.dtype).type

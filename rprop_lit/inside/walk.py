@@ -129,7 +129,7 @@ class Snapshot(NamedTuple):
 class Walker(NamedTuple):
     "What stays on the way: how to evaluate, the space, the rule's settings, whether the walk is safe"
 
-    evaluate: Callable[[Any], Evaluation]
+    evaluate: partial[Evaluation]
     space: Space
     settings: dict
     safe: bool
@@ -203,8 +203,8 @@ def _first_state(x: Any, lr: Any, space: Space) -> State:
     return state
 
 # %% ../../nbs/inside/65_walk.ipynb #65a00003
-def _evaluator(fun: Callable, jac: Any, args: Any, space: Space) -> Callable[[Any], Evaluation]:
-    "A function from a vector to what is found there"
+def _evaluator(fun: Callable, jac: Any, args: Any, space: Space) -> partial[Evaluation]:
+    "A function from a vector to what is found there, whose parts tell in which way"
     args = args if isinstance(args, tuple) else (args,)
     if callable(jac):
         return partial(evaluate_two, fun, jac, args, space.tree)
