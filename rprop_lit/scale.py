@@ -78,9 +78,9 @@ class Alone:
         "The sum of all pieces at the weights `w`, if there are any; `tell(1)` is called for each of them"
         restore = limit_blas(self.threads)
         try:
-            sums = map(partial(piece_sum, self.manner, w), map(partial(_told, tell), self.source()))
-            # the tree takes all that follow the first: the list has one sum, or none without a piece
-            return [tree_sum(chain([first], sums), added) for first in sums]
+            pieces = map(partial(_told, tell), self.source())
+            first = next(pieces, None)  # not opened yet
+            return [] if first is None else [_block_sum(self.manner, w, chain([first], pieces))]
         finally:
             restore()
 

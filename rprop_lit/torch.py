@@ -43,7 +43,8 @@ def _mark(value: Any) -> Any:
 # %% ../nbs/use/55_torch.ipynb #55group1
 def _regrouped(ours: list, theirs: list, defaults: dict) -> list:
     "Groups of ours for those of torch: the known ones, and new ones where there is none"
-    known, found = {id(group['params']): group for group in ours}, []
+    known = {id(group['params']): group for group in ours}
+    found: list = []
     for group in theirs:
         mine = known.get(id(group['params']))
         if mine is None:

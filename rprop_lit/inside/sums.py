@@ -15,7 +15,8 @@ import numpy as np
 
 from ..rule import is_tensor, namespace
 from .pieces import Piece, aligned, read, rows_of
-from .shapes import _branches, _matched, _rebuilt, read_error
+from .settings import of_cupy
+from .shapes import branches_of, matched_to, rebuilt, read_error
 
 # %% ../../nbs/inside/75_sums.ipynb #435fb368
 class Sum(NamedTuple):
@@ -29,8 +30,8 @@ def each_array(change: Callable, tree: Any, *trees: Any) -> Any:
     "Each array of a structure changed, with those at the same places of others; ValueError if they differ"
     if not isinstance(tree, (dict, list, tuple)):
         return change(tree, *trees)
-    rows = zip(_branches(tree), *(_matched(other, tree) for other in trees))
-    return _rebuilt(tree, [each_array(change, *row) for row in rows])
+    rows = zip(branches_of(tree), *(matched_to(other, tree) for other in trees))
+    return rebuilt(tree, [each_array(change, *row) for row in rows])
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0a
 def added(a: Sum, b: Sum) -> Sum:
@@ -52,16 +53,14 @@ def moved(x: Any, xp: Any) -> Any:
                         'return NumPy or CuPy arrays, for example g.detach().numpy()')
     if not hasattr(x, 'dtype'):
         return xp.asarray(x)
-    return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if hasattr(x, 'get') else x)
+    return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if of_cupy(x) else x)
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0b
 def _library(piece: Any) -> Any:
     "CuPy, if the first array of a piece is one of CuPy's, and else NumPy"
     parts = (list(piece.values()) if isinstance(piece, dict)
              else piece if isinstance(piece, (list, tuple)) else [piece])
-    of_cupy = any(kind.__module__.partition('.')[0] == 'cupy'
-                  for kind in type(parts[0] if parts else None).__mro__)
-    return namespace(parts[0]) if of_cupy else np
+    return namespace(parts[0]) if parts and of_cupy(parts[0]) else np
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0e
 class Manner(NamedTuple):

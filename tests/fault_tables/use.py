@@ -333,19 +333,19 @@ FAULTS = {
     ),
     'a gradient is taken in its own order': (
         'test_solver.py::test_a_dictionary_comes_back_as_it_was',
-        'inside/shapes:_matched',
+        'inside/shapes:matched_to',
         '[values[key] for key in tree]',
         'list(values.values())',
     ),
     'names of a gradient are not compared': (
         'test_solver.py::test_a_gradient_of_a_dictionary_has_its_names',
-        'inside/shapes:_matched',
+        'inside/shapes:matched_to',
         'set(values) != set(tree)',
         'False',
     ),
     'a list comes back as a tuple': (
         'test_solver.py::test_nested_structures_come_back_as_they_were',
-        'inside/shapes:_rebuilt',
+        'inside/shapes:rebuilt',
         "getattr(tree, '_make', type(tree))",
         "getattr(tree, '_make', tuple)",
     ),
