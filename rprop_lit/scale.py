@@ -78,9 +78,9 @@ class Alone:
         "The sum of all pieces at the weights `w`, if there are any; `tell(1)` is called for each of them"
         restore = limit_blas(self.threads)
         try:
-            pieces = map(partial(_told, tell), self.source())
-            first = next(pieces, None)  # not opened yet
-            return [] if first is None else [_block_sum(self.manner, w, chain([first], pieces))]
+            sums = map(partial(piece_sum, self.manner, w), map(partial(_told, tell), self.source()))
+            first = next(sums, None)  # a sum, and not a piece, which would stay in memory
+            return [] if first is None else [tree_sum(chain([first], sums), added)]
         finally:
             restore()
 
