@@ -144,7 +144,8 @@ def tested(folder, tests, *options):
         log.seek(0)
         said = log.read()
     failed = [line.split()[1] for line in said.splitlines() if line.startswith('FAILED')]
-    return code == 0, failed, '' if code in (0, 1) else f'pytest ended with {code}: {said[-3000:]}'
+    fine = code == 0 or code == 1 and failed  # 1 without a failure: a fixture could not be had
+    return code == 0, failed, '' if fine else f'pytest ended with {code}: {said[-3000:]}'
 
 
 def seen(name, search):
@@ -157,6 +158,9 @@ def seen(name, search):
         tests = ([f'tests/{t}' for t in QUICK if (folder / 'tests' / t).exists()] if search
                  else [f'tests/{test}'])
         _, failed, trouble = tested(folder, tests, *([] if search else ['-x']))
+        if trouble and not failed:  # no test has answered: ask once more
+            print(f'once more: {name}: {trouble}', flush=True)
+            _, failed, trouble = tested(folder, tests, *([] if search else ['-x']))
     names = dict.fromkeys(f.split('[')[0].removeprefix('tests/') for f in failed)
     print(f'{"caught" if names else "UNSEEN"}: {time.monotonic() - start:3.0f} s  {name:50} '
           f'{", ".join(names)} {trouble}'.rstrip(), flush=True)
