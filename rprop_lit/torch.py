@@ -27,7 +27,7 @@ def _as_ours(group: dict) -> dict:
         raise ValueError('param_groups holds a dict that add_param_group has not seen: add parameters by '
                          'add_param_group')
     if names is not None and len(names) != len(params):
-        raise ValueError(f'a group has {len(params)} parameters and {len(names)} param_names')
+        raise ValueError(f'a group has {len(params)} parameters and {len(names)} param_names: write both')
     named = params if names is None else list(zip(names, params))
     return {'params': named, **{name: group[name] for name in _SETTINGS}}
 

@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 
+import numpy
 import pytest
 from streams import bits
 
@@ -493,3 +494,28 @@ def test_a_gradient_that_is_no_number_may_be_an_error():
     strict = optim.Rprop([w], nonfinite='raise')
     optimizer.load_state_dict(strict.state_dict())
     assert optimizer.param_groups[0]['nonfinite'] == 'raise'
+
+
+def test_an_array_that_is_written_in_place_counts():
+    w, caps = torch.zeros(2), numpy.full(2, 50.0)
+    optimizer = Rprop([w], lr=.1, step_sizes=(0, caps))
+    w.grad = torch.ones(2)
+    optimizer.step()
+    caps[1] = .05
+    optimizer.step()
+    grown, cut = torch.tensor(.1) * 1.2, torch.tensor(.05)
+    assert optimizer.state[w]['step_size'].tolist() == [grown.item(), cut.item()]
+
+
+def test_a_setting_that_counts_no_changes_is_handed_over_each_time():
+    with torch.inference_mode():
+        lr = torch.tensor(.1)
+    early, late = torch.zeros(1), torch.zeros(1)
+    optimizer = Rprop([early, late], lr=lr)
+    early.grad = torch.ones(1)
+    optimizer.step()
+    with torch.inference_mode():
+        lr.fill_(.25)
+    late.grad = torch.ones(1)
+    optimizer.step()
+    assert late.item() == -.25
