@@ -232,7 +232,7 @@ def test_pieces_are_aligned_when_they_arrive(client):
 
 
 def test_workers_may_be_threads_of_the_driver(alone):
-    with Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as threads:
+    with Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=':0') as threads:
         assert walk(full_batch(logistic, make(), batch_size=BATCH, client=threads), 3)[0] == alone[:3]
 
 
@@ -277,21 +277,60 @@ def test_all_workers_are_killed_between_two_evaluations(alone):
         assert walk(f, callback=kill)[0] == alone
 
 
-@pytest.mark.parametrize('kind', ['files', 'arrays'])
-def test_a_piece_that_kills_every_worker_is_named(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr('rprop_lit.inside.cluster.ATTEMPTS', 2)
-    def deadly(w, piece):
-        if piece.shape == (3,):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return 0.0, w
+def test_a_worker_dies_before_the_weights_are_sent(alone):
+    # data is placed, who is to work is known, and the scheduler may not have seen yet that one is gone
+    with start(2) as cluster, Client(cluster) as client:
+        f = full_batch(logistic, make(), batch_size=BATCH, client=client)
+        place, pids = f.runner.place, []
+        def then_kill(*args):
+            place(*args)
+            if pids:
+                os.kill(pids.pop(), signal.SIGKILL)
+        f.runner.place = then_kill
+        def choose(p):
+            if p.nit == 5:
+                pids.append(min(client.run(os.getpid).values()))
+        assert walk(f, callback=choose)[0] == alone and not pids
+
+
+def deadly(w, piece):
+    "Its process dies of one piece, which is the fourth"
+    if piece.shape == (3,):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0, w
+
+
+def made(i):
+    "A piece as a worker makes it, and dies of it if it is the fourth"
+    return deadly(np.zeros(i), np.zeros(i))[1]
+
+
+@pytest.mark.parametrize('kind', ['files', 'arrays', 'delayed'])
+def test_a_piece_that_kills_every_worker_is_named(kind, tmp_path):
+    # Dask gives up at once here, and blames what has only waited behind the piece as well
     for i in range(5):
         np.save(tmp_path / f'{i}.npy', np.zeros(i))
-    data = [tmp_path / f'{i}.npy' if kind == 'files' else np.zeros(i) for i in range(5)]
-    with (dask.config.set({'distributed.scheduler.allowed-failures': 1}), start(2) as cluster,
+    data = {'files': [tmp_path / f'{i}.npy' for i in range(5)], 'arrays': [np.zeros(i) for i in range(5)],
+            'delayed': [dask.delayed(made)(i) for i in range(5)]}[kind]
+    with (dask.config.set({'distributed.scheduler.allowed-failures': 0}), start(2) as cluster,
           Client(cluster) as client):
         f = full_batch(deadly, data, client=client)
-        with pytest.raises(RuntimeError, match='pieces 3 to 3'):
+        with pytest.raises(RuntimeError, match='^pieces 3 to 3: every worker .*although nothing else'):
             f(np.zeros(1))
+
+
+def test_a_block_that_dask_gives_up_is_done_alone(alone, tmp_path):
+    flag = tmp_path / 'flag'
+    given_up = []
+    with (dask.config.set({'distributed.scheduler.allowed-failures': 0}), start(2) as cluster,
+          Client(cluster) as client):
+        f = full_batch(Doomed(flag), make(), batch_size=BATCH, client=client)
+        finish = f.runner.finish
+        f.runner.finish = lambda w, todo, *more: given_up.append(todo) or finish(w, todo, *more)
+        points, _ = walk(f, callback=lambda p: flag.write_text('') if p.nit == 5 else None)
+    assert points == alone and not flag.exists()
+    together = list(range(12))
+    assert given_up[:5] == [together] * 5 and [todo for todo in given_up if len(todo) == 1]
 
 
 # ---- errors

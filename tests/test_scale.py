@@ -718,7 +718,86 @@ def test_data_that_shrinks_before_it_is_sent_is_refused():
     workers.source, workers.send = lambda: pieces_of([1, 2]), lambda piece, address: piece.source
     workers.common = types.SimpleNamespace(status='finished')
     with pytest.raises(RuntimeError, match='no longer holds piece 2 of 3: it must give the same pieces'):
-        workers.place(['here'])
+        workers.place(['here'], [0, 1, 2])
+
+
+def test_one_value_goes_to_one_worker():
+    # Dask's broadcast goes on for ever if a worker dies meanwhile
+    calls = []
+    client = types.SimpleNamespace(scatter=lambda values, **how: calls.append((values, how)) or values)
+    assert cluster._sent(client, 7) == cluster._sent(client, 7, workers=['a']) == 7
+    anybody = {'workers': None, 'hash': False}
+    assert calls == [([7], anybody), ([7], anybody | {'workers': ['a']})]
+    workers = object.__new__(cluster.Workers)
+    workers.client, workers.common, workers.shared, workers.labels = client, None, 'shared', []
+    workers.place(['here'], [])
+    assert calls[2:] == [(['shared'], anybody)] and workers.common == 'shared'
+
+
+@pytest.fixture
+def five_blocks(monkeypatch):
+    "Workers whose attempts are played by a function of the blocks to do; the attempts made; Dask's error"
+    module = types.ModuleType('distributed')
+    module.KilledWorker = type('KilledWorker', (Exception,), {})
+    monkeypatch.setitem(sys.modules, 'distributed', module)
+    workers, made = object.__new__(cluster.Workers), []
+    workers.client = types.SimpleNamespace(status='running')
+    workers.labels, workers.size = [(i, '', 'here') for i in range(5)], 1
+    def play(does):
+        def attempt(w, todo, results, tell):
+            made.append(todo)
+            results |= {block: -block for block in does(todo)}
+        workers.attempt = attempt
+        return workers.run(None, None)
+    return play, made, module.KilledWorker
+
+
+def test_the_block_that_workers_die_of_is_found_alone(five_blocks):
+    run, made, killed = five_blocks
+    def deadly(todo):
+        if 3 in todo:
+            raise killed('so it was')
+        return todo
+    with pytest.raises(RuntimeError, match='^pieces 3 to 3: .*although nothing else .*: so it was$'):
+        run(deadly)
+    assert made == [[0, 1, 2, 3, 4], [0], [1], [2], [3]]
+
+
+def test_blocks_that_live_alone_are_done(five_blocks):
+    run, made, killed = five_blocks
+    def crowded(todo):
+        if len(todo) > 1:
+            raise killed
+        return todo
+    assert run(crowded) == [0, -1, -2, -3, -4]
+    assert made == [[0, 1, 2, 3, 4], [0], [1], [2], [3], [4]]
+
+
+def test_what_is_done_is_not_done_again(five_blocks):
+    run, made, _ = five_blocks
+    assert run(lambda todo: todo[:2]) == [0, -1, -2, -3, -4]
+    assert made == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
+
+
+@pytest.mark.parametrize('error, told', [(None, 'what lay with a worker was lost'), (OSError('gone'), 'gone')])
+def test_attempts_are_counted(five_blocks, error, told):
+    run, made, _ = five_blocks
+    def nothing(todo):
+        if error:
+            raise error
+        return []
+    with pytest.raises(RuntimeError, match=f'^pieces 0 to 0: .*: {told}$'):
+        run(nothing)
+    assert made == [[0, 1, 2, 3, 4]] * cluster.ATTEMPTS + [[0]] * cluster.ATTEMPTS
+
+
+def test_nobody_left_ends_the_attempts(five_blocks):
+    run, made, _ = five_blocks
+    def nobody(todo):
+        raise ConnectionError('nobody')
+    with pytest.raises(ConnectionError, match='nobody'):
+        run(nobody)
+    assert len(made) == 1
 
 
 def test_a_block_is_a_task():

@@ -82,22 +82,21 @@ def _ended(client: Any, futures: Any) -> Iterator[set]:
 
 # %% ../../nbs/inside/73_cluster.ipynb #bfbb3925
 def _failure(future: Any, labels: list, sources: dict) -> BaseException:
-    "What to raise for a future that ended as an error"
+    "What to raise for a future that ended as an error; a KilledWorker is to be returned as it is"
     from distributed import KilledWorker
     error = future.exception()
+    if isinstance(error, KilledWorker):
+        return error
     for number, name, _ in labels:
         if getattr(sources[number], 'status', '') == 'error':
             return RuntimeError(f'piece {number} ({name}): {type(error).__name__}: {error}')
-    if isinstance(error, KilledWorker):
-        return RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: every worker that computed them '
-                            f'died, perhaps for want of memory: {error}')
     return error
 
 # %% ../../nbs/inside/73_cluster.ipynb #d28b6864
-def _sent(client: Any, value: Any, **where: Any) -> Any:
+def _sent(client: Any, value: Any, workers: list[str] | None = None) -> Any:
     "The future of a value sent to workers; OSError (to the scheduler, a KeyError) if one leaves meanwhile"
     try:
-        return client.scatter([value], hash=False, **where)[0]
+        return client.scatter([value], workers=workers, hash=False)[0]
     except KeyError as error:
         raise OSError(f'a worker left while data was sent to it: {error}') from error
 
@@ -154,13 +153,16 @@ class Workers:
             return self.client.compute(piece.source, workers=[address], allow_other_workers=True)
         return _sent(self.client, Parcel(piece.source()), workers=[address])
 
-    def place(self, addresses: list[str]) -> None:
-        "Bring to the workers what is not there"
+    def place(self, addresses: list[str], todo: list[int]) -> None:
+        "Bring to the workers what these blocks need and is not there"
         if getattr(self.common, 'status', 'lost') in ('lost', 'cancelled'):
-            self.common = _sent(self.client, self.shared, broadcast=True)
-        gone = {label[0] for label in self.labels if label[0] not in self.sources
-                or getattr(self.sources[label[0]], 'status', '') == 'cancelled'}
+            self.common = _sent(self.client, self.shared)
+        needed = {label[0] for block in todo for label in self.block(block)}
+        gone = {number for number in needed if number not in self.sources
+                or getattr(self.sources[number], 'status', '') in ('lost', 'cancelled', 'error')}
         if gone:
+            for number in gone:
+                self.sources.pop(number, None)  # Dask keeps an error as long as its future is held
             sent = {piece.number: self.send(piece, self.worker(piece.number, addresses))
                     for piece in self.source() if piece.number in gone}
             if sent.keys() < gone:
@@ -181,10 +183,10 @@ class Workers:
                                   workers=[self.worker(labels[0][0], addresses)], allow_other_workers=True)
 
     def attempt(self, w: Any, todo: list[int], results: dict, tell: Callable[[int], Any]) -> None:
-        "Compute the blocks that are still to do, as far as workers live"
+        "Compute the blocks that are still to do, as far as workers live; KilledWorker if too many died"
         addresses = self.addresses()
-        self.place(addresses)
-        weights = _sent(self.client, w, broadcast=True)
+        self.place(addresses, todo)
+        weights = _sent(self.client, w)
         futures = {self.submit(block, weights, addresses): block for block in todo}
         try:
             for done in _ended(self.client, futures):
@@ -200,21 +202,34 @@ class Workers:
                 self.client.cancel(list(futures))
             raise
 
+    def finish(self, w: Any, todo: list[int], results: dict, tell: Callable[[int], Any]) -> Exception | None:
+        "Attempt blocks until they are done; None, or what stood in the way of the last attempt"
+        from distributed import KilledWorker
+        for _ in range(ATTEMPTS):
+            trouble: Exception = CancelledError('what lay with a worker was lost')
+            try:
+                self.attempt(w, [block for block in todo if block not in results], results, tell)
+            except ConnectionError:
+                raise
+            except KilledWorker as error:
+                return error
+            except (CancelledError, OSError) as error:
+                _check_connection(self.client)
+                trouble = error
+            if all(block in results for block in todo):
+                return None
+        return trouble
+
     def run(self, w: Any, tell: Callable[[int], Any]) -> list:
         "The results of the task on all blocks, in order; `tell(n)` is called when n more pieces are done"
         results: dict = {}
         blocks = range(-(-len(self.labels) // self.size))
-        for more in reversed(range(ATTEMPTS)):
-            try:
-                self.attempt(w, [block for block in blocks if block not in results], results, tell)
-            except ConnectionError:
-                raise
-            except (CancelledError, OSError):
-                _check_connection(self.client)
-                if not more:
-                    raise
-            if len(results) == len(blocks):
-                return [results[block] for block in blocks]
-        left = self.block(next(block for block in blocks if block not in results))
-        raise RuntimeError(f'workers died in each of {ATTEMPTS} attempts at one evaluation; pieces '
-                           f'{left[0][0]} to {left[-1][0]} were never finished')
+        self.finish(w, list(blocks), results, tell)
+        for block in blocks:
+            trouble = None if block in results else self.finish(w, [block], results, tell)
+            if trouble:
+                labels = self.block(block)
+                raise RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: every worker that computed '
+                                   'them died, although nothing else was to be done, perhaps for want of '
+                                   f'memory: {trouble}') from trouble
+        return [results[block] for block in blocks]

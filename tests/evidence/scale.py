@@ -144,7 +144,7 @@ def speedup(rows, hidden, count=15, batch=5_000):
     data, w = rows_and_weights(rows, hidden)
     functions, held = {}, []
     for workers in (1, 2):
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=':0')
         held += [Client(cluster), cluster]
         functions[workers] = full_batch(net, data, batch_size=batch, client=held[-2])
         functions[workers](w)
@@ -163,7 +163,7 @@ def nothing(w, piece):
 def overhead(count=7):
     "Seconds of an evaluation in which nothing is computed, for several numbers of blocks and of weights"
     from distributed import Client, LocalCluster
-    with (LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+    with (LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0') as cluster,
           Client(cluster) as client):
         ways = {}
         for blocks, weights in ((8, 50), (64, 50), (512, 50), (8, 100_000), (8, 1_000_000)):
@@ -181,7 +181,7 @@ def main(words):
         return print(json.dumps(fit(Path(words[1]))))
     if words[:1] == ['workers']:
         from distributed import Client, LocalCluster
-        with (LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        with (LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0') as cluster,
               Client(cluster) as client):
             return print(json.dumps(fit(Path(words[1]), client)))
     path = HERE / 'scale.json'

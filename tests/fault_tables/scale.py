@@ -79,6 +79,18 @@ FAULTS = {
     'blocks of any size': (
         SCALE + 'test_block_sizes_are_powers_of_two_and_keep_threads_busy', 'inside/cluster:block_size',
         'size *= 2', 'size += 1'),
+    'a value goes to all workers at once': (
+        SCALE + 'test_one_value_goes_to_one_worker', 'inside/cluster:_sent',
+        'hash=False)', 'hash=False, broadcast=True)'),
+    'what Dask blames is named': (
+        SCALE + 'test_blocks_that_live_alone_are_done', 'inside/cluster:Workers.run',
+        'self.finish(w, [block], results, tell)', "CancelledError('so it was')"),
+    'an error of a worker that died ends the run': (
+        SCALE + 'test_the_block_that_workers_die_of_is_found_alone', 'inside/cluster:Workers.finish',
+        'return error', 'raise'),
+    'without workers it goes on': (
+        SCALE + 'test_nobody_left_ends_the_attempts', 'inside/cluster:Workers.finish',
+        'ConnectionError', '()'),
     'no client without a word': (
         SCALE + 'test_without_dask_a_client_names_the_extra', 'inside/cluster:checked',
         "if not find_spec('distributed'):", 'if False:'),
