@@ -779,7 +779,8 @@ def test_what_is_done_is_not_done_again(five_blocks):
     assert made == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
 
 
-@pytest.mark.parametrize('error, told', [(None, 'what lay with a worker was lost'), (OSError('gone'), 'gone')])
+@pytest.mark.parametrize('error, told', [(None, 'what lay with a worker was lost'),
+                                         (OSError('gone'), 'gone')])
 def test_attempts_are_counted(five_blocks, error, told):
     run, made, _ = five_blocks
     def nothing(todo):
