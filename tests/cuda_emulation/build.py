@@ -82,7 +82,8 @@ def main(folder):
         pip('download', '--no-deps', '--no-binary', 'cupy', '--dest', scratch, f'cupy=={CUPY}',
             env={**os.environ, 'READTHEDOCS': 'True'})
         with tarfile.open(next(Path(scratch).glob('cupy-*.tar.gz'))) as packed:
-            packed.extractall(scratch, filter='data')
+            # the first releases of Python 3.10 and 3.11 have no filters
+            packed.extractall(scratch, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
         # the wheels with the headers lack this one
         (Path(scratch) / 'cuda_profiler_api.h').write_text(PROFILER)
         includes = ([f'-I{site / "nvidia" / name / "include"}' for name in ('cuda_runtime', 'cuda_nvcc')]
