@@ -747,17 +747,27 @@ def test_a_wait_of_dask_that_is_over_is_no_error(late, monkeypatch):
 
 
 def asked(*answers):
-    "Workers whose scheduler says so, one answer after the other, when it is asked who takes data"
+    "Workers whose scheduler says so, one answer after the other, when it is asked who is there"
     workers, left = object.__new__(cluster.Workers), list(answers)
     scheduler = types.SimpleNamespace(ncores_running=lambda: left.pop(0))
     workers.client = types.SimpleNamespace(status='running', sync=lambda question: question(),
-                                           scheduler=scheduler)
+                                           scheduler=scheduler, ncores=lambda: left.pop(0) | {'paused': 1})
     return workers
 
 
 def test_who_is_not_there_or_paused_is_waited_for(monkeypatch):
     monkeypatch.setattr(cluster.time, 'sleep', lambda seconds: None)
-    assert asked({}, {'c': 0}, {'b': 1, 'a': 2}, {}).addresses() == ['a', 'a', 'b']
+    assert asked({}, {'c': 0}, {'b': 1, 'a': 2}, {}).addresses(running=True) == ['a', 'a', 'b']
+    assert asked({'b': 1, 'a': 2}, {}).addresses() == ['a', 'a', 'b', 'paused']
+
+
+def test_pieces_of_a_paused_worker_go_to_another():
+    workers = placing(range(4), 4)
+    sent = []
+    workers.send = lambda piece, address: sent.append(address)
+    workers.addresses = lambda running: ['b', 'c']
+    workers.place(['a', 'b', 'c', 'd'], [0, 1, 2, 3])
+    assert sent == ['b', 'b', 'c', 'c']
 
 
 def test_nobody_to_wait_for_is_no_connection(monkeypatch):
@@ -765,14 +775,14 @@ def test_nobody_to_wait_for_is_no_connection(monkeypatch):
     monkeypatch.setattr(cluster, 'time', types.SimpleNamespace(monotonic=lambda: next(clock) * 25.0,
                                                                sleep=lambda seconds: None))
     with pytest.raises(ConnectionError, match='no worker for 60 seconds, or none that Dask has not paused'):
-        asked({}, {}, {}, {}).addresses()
+        asked({}, {}, {}, {}).addresses(running=True)
 
 
 def placing(pieces, count):
     "Workers that are to place so many pieces, which arrive as they are"
     workers = object.__new__(cluster.Workers)
     workers.labels, workers.sources, workers.size = [(i, '', 'here') for i in range(count)], {}, 1
-    workers.source = lambda: pieces_of(pieces)
+    workers.source, workers.addresses = lambda: pieces_of(pieces), lambda running: ['here']
     workers.client = types.SimpleNamespace(scatter=lambda values, **how: [values[0].data])
     workers.common = types.SimpleNamespace(status='finished')
     return workers

@@ -139,12 +139,13 @@ class Workers:
         self.common: Any = None
         self.size = block_size(len(self.labels), max(1, len(self.addresses())))
 
-    def addresses(self) -> list[str]:
-        "The address of a worker for each thread that there is now; workers that are paused take no data"
+    def addresses(self, running: bool = False) -> list[str]:
+        "The address of a worker for each thread that there is now, or of one that is not paused"
         end = time.monotonic() + PATIENCE
         while True:
             _check_connection(self.client)
-            here = self.client.sync(self.client.scheduler.ncores_running)
+            here = (self.client.sync(self.client.scheduler.ncores_running) if running
+                    else self.client.ncores())
             threads = [address for address, count in sorted(here.items()) for _ in range(count)]
             if threads:
                 return threads
@@ -179,9 +180,12 @@ class Workers:
         if gone:
             for number in gone:
                 self.sources.pop(number, None)  # Dask keeps an error as long as its future is held
+            running = self.addresses(running=True)
             for piece in _read_again(self.source()):
                 if piece.number in gone:  # what has arrived stays, also if the next one does not
-                    self.sources[piece.number] = self.send(piece, self.worker(piece.number, addresses))
+                    address = self.worker(piece.number, addresses)
+                    self.sources[piece.number] = self.send(
+                        piece, address if address in running else self.worker(piece.number, running))
                 del piece
             missing = gone - self.sources.keys()
             if missing:

@@ -97,6 +97,9 @@ FAULTS = {
     'data that cannot be read is a worker that died': (
         SCALE + 'test_data_that_cannot_be_read_is_no_worker_that_died', 'inside/cluster:_read_again',
         '(CancelledError, OSError)', '()'),
+    'a paused worker is sent data': (
+        SCALE + 'test_pieces_of_a_paused_worker_go_to_another', 'inside/cluster:Workers.place',
+        'address in running', 'True'),
     'all is sent again': (
         SCALE + 'test_what_has_arrived_is_not_sent_again', 'inside/cluster:Workers.place',
         'piece.number in gone', 'True'),
