@@ -176,8 +176,8 @@ def full_batch(loss_and_grad: Callable, data: Any, *, batch_size: int | None = N
     ----------
     loss_and_grad : callable
         `loss_and_grad(w, piece)` returns error and gradient summed over the rows of the piece; the gradient
-        is laid out like `w`: an array, or a list, tuple or dict of arrays. The weights are in the memory of
-        the piece, NumPy's or CuPy's.
+        is laid out like `w`: an array, or a list, tuple or dict of arrays. The weights are a copy in the
+        memory of the piece, NumPy's or CuPy's; the piece is no copy, and is to stay as it is.
     data : array, path, tuple, dict or iterable
         An array, memory map or path of a `.npy` file, or a tuple or dict of such, is cut along the first
         axis, all its arrays together. Any other iterable that can be read again and again holds the pieces:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -87,10 +88,16 @@ def data_of(kind, folder):
             'delayed': ([dask.delayed(part)(i) for i in starts], None)}[kind]
 
 
-def start(workers, threads=1):
+def start(workers, threads=1, **more):
     "A cluster on this machine"
     return LocalCluster(n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=':0',
-                        silence_logs='CRITICAL')
+                        silence_logs='CRITICAL', **more)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    "Workers that were killed take long to start on a machine that is busy"
+    monkeypatch.setattr('rprop_lit.inside.cluster.PATIENCE', 300.0)
 
 
 @pytest.fixture(scope='module')
@@ -236,6 +243,62 @@ def test_workers_may_be_threads_of_the_driver(alone):
         assert walk(full_batch(logistic, make(), batch_size=BATCH, client=threads), 3)[0] == alone[:3]
 
 
+def test_a_function_may_write_in_its_weights(alone):
+    def written_in(w, piece):
+        answer = logistic(w, piece)
+        w += 1
+        return answer
+    # tasks that run side by side in a worker have the same weights there, and alignment is a matter of luck
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=':0') as threads:
+        assert walk(full_batch(written_in, make(), batch_size=BATCH, client=threads), 3)[0] == alone[:3]
+
+
+def test_the_weights_of_an_evaluation_are_let_go(client):
+    def lie(dask_worker):
+        return [str(key) for key in dask_worker.data]
+    def there():
+        return {key for keys in client.run(lie).values() for key in keys}
+    before = there()  # what an error of an earlier test may hold
+    f = full_batch(logistic, make(), batch_size=BATCH, client=client)
+    for _ in range(5):
+        f(np.zeros(COLUMNS))
+    kept = {future.key for future in [f.runner.common, *f.runner.sources.values()]}
+    wait_until(lambda: kept <= there() <= kept | before)
+    del f
+    wait_until(lambda: there() <= before)
+
+
+def test_a_paused_worker_gets_no_data(alone):
+    def become(status, dask_worker):
+        from distributed.core import Status
+        dask_worker.status = Status[status]
+    # without a limit of memory nobody wakes it again
+    with start(2, memory_limit=0) as cluster, Client(cluster) as client:
+        f = full_batch(logistic, make(), batch_size=BATCH, client=client)
+        first, second = sorted(client.ncores())
+        client.run(become, 'paused', workers=[first])
+        wait_until(lambda: list(client.sync(client.scheduler.ncores_running)) == [second])
+        sent = []
+        send = f.runner.send
+        f.runner.send = lambda piece, address: (sent.append(address), send(piece, address))[1]
+        assert walk(f, 2)[0] == alone[:2] and sent == [second] * 12
+        client.run(become, 'running', workers=[first])
+
+
+def test_blas_of_the_driver_is_as_before():
+    threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed')
+    def limits():
+        return [pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas']
+    with (Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=':0') as threads,
+          threadpoolctl.threadpool_limits(2, 'blas')):
+        seen = []
+        def look(w, piece):
+            seen.append(limits())
+            return 0.0, w
+        full_batch(look, [1], client=threads)(np.zeros(1))
+        assert set(limits()) == {2} and [set(found) for found in seen] == [{1}]
+
+
 def test_blas_has_one_thread_on_the_workers(client):
     threadpoolctl = pytest.importorskip('threadpoolctl', reason='threadpoolctl is not installed')
     def look(w, piece):
@@ -350,6 +413,50 @@ def test_a_piece_that_raises_is_named(client, tmp_path):
     with pytest.raises(RuntimeError, match=r'^piece 4 \(.*X320.npy, .*y320.npy\): FileNotFoundError'):
         full_batch(logistic, data, client=client)(np.zeros(COLUMNS))
     assert full_batch(picky, [1, 2, 3], client=client)(np.ones(1))[1] == 3  # the client goes on to work
+
+
+class Locked(Exception):
+    "It cannot be pickled"
+    def __init__(self, said):
+        super().__init__(said)
+        self.lock = threading.Lock()
+
+
+def test_an_error_that_cannot_be_pickled_is_named(client):
+    def locked(w, piece):
+        raise Locked('no such luck')
+    with pytest.raises(RuntimeError, match='piece [01]: Locked: no such luck'):
+        full_batch(locked, [1, 2], client=client)(np.zeros(1))
+
+
+class Unreadable:
+    "What an error of the system keeps from being unpickled, as if the connection had broken"
+    def __reduce__(self):
+        return open, (str(HERE / 'absent'),)
+
+
+def test_what_workers_cannot_unpickle_is_named(client):
+    with pytest.raises(RuntimeError, match='^pieces 1 to 1: what they need .*could not unpickle it'):
+        full_batch(lambda w, piece: (0.0, w), [1, Unreadable()], client=client)(np.zeros(1))
+
+
+class Vanishing:
+    "Pieces that are there the first time"
+    def __init__(self):
+        self.times = 0
+
+    def __iter__(self):
+        self.times += 1
+        yield from Iterable()
+        if self.times > 1:
+            open(HERE / 'absent', 'rb')
+
+
+def test_data_that_cannot_be_read_again(client):
+    data = Vanishing()
+    with pytest.raises(RuntimeError, match='^the data cannot be read: FileNotFoundError: .*absent'):
+        full_batch(logistic, data, client=client)(np.zeros(COLUMNS))
+    assert data.times == 2
 
 
 def test_a_client_that_is_closed():

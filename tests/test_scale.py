@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import types
 import weakref
 from typing import NamedTuple
@@ -586,6 +587,32 @@ def test_threads_of_blas_are_fixed_while_a_piece_is_computed():
         assert threads() == {2}
 
 
+def test_any_thread_fixes_the_threads_of_blas():
+    # threadpoolctl 3.8 ignores all but the first thread that has set the number, while that one lives
+    threadpoolctl = pytest.importorskip('threadpoolctl',
+                                        reason='threadpoolctl is not installed: threads of BLAS were not '
+                                               'looked at')
+    def threads():
+        return {pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'}
+    if not threads():
+        pytest.skip('no BLAS that threadpoolctl knows')
+    seen = []
+    def look(w, piece):
+        seen.append(threads())
+        return least_squares(w, piece)
+    def beside(f):
+        thread = threading.Thread(target=f, args=(np.zeros(5),))
+        thread.start()
+        thread.join()
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        beside(full_batch(look, data(), threads=1))
+        seen.append(threads())
+        full_batch(look, data(), threads=1)(np.zeros(5))
+        beside(full_batch(look, data(), threads=3))
+        seen.append(threads())
+    assert seen == [{1}, {2}, {1}, {3}, {2}]
+
+
 def test_threads_without_threadpoolctl(monkeypatch):
     monkeypatch.setattr(pieces, 'find_spec', lambda name: None)
     with pytest.raises(ImportError, match=r"threads=1 needs threadpoolctl: pip install 'rprop_lit\[dask\]'"):
@@ -662,6 +689,22 @@ def test_torch_tensors_are_refused_by_name():
         full_batch(lambda w, piece: (0.0, torch.zeros(5)), [1])(np.zeros(5))
 
 
+def written_in(w, piece):
+    "Like least squares for a list of two arrays, whose weights are overwritten afterwards"
+    error, g = least_squares(w[0] + w[1], piece)
+    for part in w:
+        part += 1.0
+    return error, [g, g]
+
+
+def test_a_function_may_write_in_the_weights_that_it_is_given():
+    start = [np.zeros(5), np.ones(5)]
+    error, g = full_batch(written_in, data(), batch_size=10)(start)
+    expected = full_batch(least_squares, data(), batch_size=10)(np.ones(5))
+    assert error == expected[0] and [bits(part) for part in g] == [bits(expected[1])] * 2
+    assert not start[0].any() and (start[1] == 1).all()
+
+
 # ---- Dask is not needed, and not imported
 
 def test_without_dask_a_client_names_the_extra(monkeypatch):
@@ -703,22 +746,84 @@ def test_a_wait_of_dask_that_is_over_is_no_error(late, monkeypatch):
     assert list(cluster._ended(client, [future])) == [set(), set(), {future}] and waits == [1] * 3
 
 
-def test_nobody_to_wait_for_is_no_connection(late):
-    def nobody(count, timeout):
-        raise late
+def asked(*answers):
+    "Workers whose scheduler says so, one answer after the other, when it is asked who is there"
+    workers, left = object.__new__(cluster.Workers), list(answers)
+    scheduler = types.SimpleNamespace(ncores_running=lambda: left.pop(0))
+    workers.client = types.SimpleNamespace(status='running', sync=lambda question: question(),
+                                           scheduler=scheduler, ncores=lambda: left.pop(0) | {'paused': 1})
+    return workers
+
+
+def test_who_is_not_there_or_paused_is_waited_for(monkeypatch):
+    monkeypatch.setattr(cluster.time, 'sleep', lambda seconds: None)
+    assert asked({}, {'c': 0}, {'b': 1, 'a': 2}, {}).addresses(running=True) == ['a', 'a', 'b']
+    assert asked({'b': 1, 'a': 2}, {}).addresses() == ['a', 'a', 'b', 'paused']
+
+
+def test_pieces_of_a_paused_worker_go_to_another():
+    workers = placing(range(4), 4)
+    sent = []
+    workers.send = lambda piece, address: sent.append(address)
+    workers.addresses = lambda running: ['b', 'c']
+    workers.place(['a', 'b', 'c', 'd'], [0, 1, 2, 3])
+    assert sent == ['b', 'b', 'c', 'c']
+
+
+def test_nobody_to_wait_for_is_no_connection(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(cluster, 'time', types.SimpleNamespace(monotonic=lambda: next(clock) * 25.0,
+                                                               sleep=lambda seconds: None))
+    with pytest.raises(ConnectionError, match='no worker for 60 seconds, or none that Dask has not paused'):
+        asked({}, {}, {}, {}).addresses(running=True)
+
+
+def placing(pieces, count):
+    "Workers that are to place so many pieces, which arrive as they are"
     workers = object.__new__(cluster.Workers)
-    workers.client = types.SimpleNamespace(status='running', ncores=dict, wait_for_workers=nobody)
-    with pytest.raises(ConnectionError, match='no worker for 60 seconds'):
-        workers.addresses()
+    workers.labels, workers.sources, workers.size = [(i, '', 'here') for i in range(count)], {}, 1
+    workers.source, workers.addresses = lambda: pieces_of(pieces), lambda running: ['here']
+    workers.client = types.SimpleNamespace(scatter=lambda values, **how: [values[0].data])
+    workers.common = types.SimpleNamespace(status='finished')
+    return workers
+
+
+def test_data_that_cannot_be_read_is_no_worker_that_died(tmp_path):
+    def pieces():
+        yield from (1, 2)
+        open(tmp_path / 'absent', 'rb')
+    with pytest.raises(RuntimeError, match='^the data cannot be read: FileNotFoundError: .*absent'):
+        placing(pieces(), 3).place(['here'], [0, 1, 2])
+    # an array and a file are opened at home
+    with pytest.raises(RuntimeError, match='^piece 1: FileNotFoundError: .*absent'):
+        placing([np.ones(2), (np.ones(2), tmp_path / 'absent.npy')], 2).place(['here'], [0, 1])
+
+
+def test_what_has_arrived_is_not_sent_again():
+    workers, sent = placing([10, 11, 12], 3), []
+    def scatter(values, **how):
+        sent.append(values[0].data)
+        if sent == [10, 11, 12]:
+            raise OSError('its worker died')
+        return [values[0].data]
+    workers.client.scatter = scatter
+    with pytest.raises(OSError, match='its worker died'):
+        workers.place(['here'], [0, 1, 2])
+    workers.place(['here'], [0, 1, 2])
+    assert sent == [10, 11, 12, 12] and workers.sources == {0: 10, 1: 11, 2: 12}
+
+
+@pytest.mark.parametrize('error', [KeyError('a'), 'late'])
+def test_a_worker_that_takes_no_data_is_one_that_left(error, late):
+    def scatter(values, **how):
+        raise late() if error == 'late' else error
+    with pytest.raises(OSError, match='a worker left or was paused while data was sent to it'):
+        cluster._sent(types.SimpleNamespace(scatter=scatter), 7, workers=['a'])
 
 
 def test_data_that_shrinks_before_it_is_sent_is_refused():
-    workers = object.__new__(cluster.Workers)
-    workers.labels, workers.sources, workers.size = [(i, '', 'here') for i in range(3)], {}, 1
-    workers.source, workers.send = lambda: pieces_of([1, 2]), lambda piece, address: piece.source
-    workers.common = types.SimpleNamespace(status='finished')
     with pytest.raises(RuntimeError, match='no longer holds piece 2 of 3: it must give the same pieces'):
-        workers.place(['here'], [0, 1, 2])
+        placing([1, 2], 3).place(['here'], [0, 1, 2])
 
 
 def test_one_value_goes_to_one_worker():
@@ -779,17 +884,33 @@ def test_what_is_done_is_not_done_again(five_blocks):
     assert made == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
 
 
-@pytest.mark.parametrize('error, told', [(None, 'what lay with a worker was lost'),
-                                         (OSError('gone'), 'gone')])
+@pytest.mark.parametrize('error, told', [
+    (None, 'every worker that computed them died, .*: what lay with a worker was lost'),
+    (OSError('gone'), 'what they need could not be sent: .*: gone')])
 def test_attempts_are_counted(five_blocks, error, told):
     run, made, _ = five_blocks
     def nothing(todo):
         if error:
             raise error
         return []
-    with pytest.raises(RuntimeError, match=f'^pieces 0 to 0: .*: {told}$'):
+    with pytest.raises(RuntimeError, match=f'^pieces 0 to 0: {told}$'):
         run(nothing)
     assert made == [[0, 1, 2, 3, 4]] * cluster.ATTEMPTS + [[0]] * cluster.ATTEMPTS
+
+
+def test_errors_without_a_name_get_that_of_their_block(five_blocks):
+    _, _, killed = five_blocks
+    def of(error, **states):
+        future = types.SimpleNamespace(exception=lambda: error)
+        sources = {i: types.SimpleNamespace(status=states.get(f'piece{i}', 'finished')) for i in (4, 5)}
+        said = cluster._failure(future, [(4, 'four', 'dask'), (5, 'five', 'dask')], sources)
+        assert said is error or said.__cause__ is error
+        return type(said), str(said)
+    assert of(RuntimeError('piece 4: no')) == (RuntimeError, 'piece 4: no')
+    assert of(Exception('it cannot be pickled')) == (
+        RuntimeError, 'pieces 4 to 5: Exception: it cannot be pickled')
+    assert of(OSError('no'), piece5='error') == (RuntimeError, 'piece 5 (five): OSError: no')
+    assert of(killed('it'), piece5='error') == (killed, 'it')
 
 
 def test_nobody_left_ends_the_attempts(five_blocks):

@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from .pieces import Parcel, Piece, limit_blas, pieces_of
+from .pieces import Parcel, Piece, blas_limits, failure, limit_blas, pieces_of
 
 # %% ../../nbs/inside/73_cluster.ipynb #57e0ad66
 def checked(client: Any) -> Any:
@@ -57,7 +57,8 @@ def _arrived(label: tuple, source: Any) -> Piece:
 
 # %% ../../nbs/inside/73_cluster.ipynb #c2a4fc42
 PATIENCE = 60.0
-NOBODY = f'the cluster has had no worker for {PATIENCE:g} seconds'
+NOBODY = (f'the cluster has had no worker for {PATIENCE:g} seconds, or none that Dask has not paused '
+          'for want of memory')
 
 def _too_late() -> type[Exception]:
     "What Dask raises when its time is over"
@@ -87,18 +88,28 @@ def _failure(future: Any, labels: list, sources: dict) -> BaseException:
     error = future.exception()
     if isinstance(error, KilledWorker):
         return error
-    for number, name, _ in labels:
-        if getattr(sources[number], 'status', '') == 'error':
-            return RuntimeError(f'piece {number} ({name}): {type(error).__name__}: {error}')
-    return error
+    broken = [label for label in labels if getattr(sources[label[0]], 'status', '') == 'error']
+    if isinstance(error, RuntimeError) and not broken:
+        return error
+    named = (failure(broken[0][0], broken[0][1], error) if broken else
+             RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: {type(error).__name__}: {error}'))
+    named.__cause__ = error
+    return named
 
 # %% ../../nbs/inside/73_cluster.ipynb #d28b6864
 def _sent(client: Any, value: Any, workers: list[str] | None = None) -> Any:
-    "The future of a value sent to workers; OSError (to the scheduler, a KeyError) if one leaves meanwhile"
+    "The future of a value sent to workers; OSError if one leaves meanwhile, or is paused for long"
     try:
         return client.scatter([value], workers=workers, hash=False)[0]
-    except KeyError as error:
-        raise OSError(f'a worker left while data was sent to it: {error}') from error
+    except (KeyError, _too_late()) as error:  # the scheduler knows no such worker, or none that takes data
+        raise OSError(f'a worker left or was paused while data was sent to it: {error}') from error
+
+def _read_again(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    "The pieces; RuntimeError where reading them raises what is also raised where a worker is lost"
+    try:
+        yield from pieces
+    except (CancelledError, OSError) as error:
+        raise RuntimeError(f'the data cannot be read: {type(error).__name__}: {error}') from error
 
 # %% ../../nbs/inside/73_cluster.ipynb #84ccc93a
 ATTEMPTS = 5
@@ -128,17 +139,19 @@ class Workers:
         self.common: Any = None
         self.size = block_size(len(self.labels), max(1, len(self.addresses())))
 
-    def addresses(self) -> list[str]:
-        "The address of a worker for each thread that there is now"
-        _check_connection(self.client)
-        try:
-            here = self.client.ncores()
-            if not here:
-                self.client.wait_for_workers(1, timeout=PATIENCE)
-                here = self.client.ncores()
-        except _too_late():
-            raise ConnectionError(NOBODY) from None
-        return [address for address, threads in sorted(here.items()) for _ in range(threads)]
+    def addresses(self, running: bool = False) -> list[str]:
+        "The address of a worker for each thread that there is now, or of one that is not paused"
+        end = time.monotonic() + PATIENCE
+        while True:
+            _check_connection(self.client)
+            here = (self.client.sync(self.client.scheduler.ncores_running) if running
+                    else self.client.ncores())
+            threads = [address for address, count in sorted(here.items()) for _ in range(count)]
+            if threads:
+                return threads
+            if time.monotonic() > end:
+                raise ConnectionError(NOBODY)
+            time.sleep(0.1)
 
     def worker(self, number: int, addresses: list[str]) -> str:
         "Who is to have a piece: neighbours go to the same worker"
@@ -151,7 +164,11 @@ class Workers:
             return piece.source
         if piece.kind == 'dask':
             return self.client.compute(piece.source, workers=[address], allow_other_workers=True)
-        return _sent(self.client, Parcel(piece.source()), workers=[address])
+        try:
+            data = piece.source()
+        except Exception as error:
+            raise failure(piece.number, piece.name, error) from error
+        return _sent(self.client, Parcel(data), workers=[address])
 
     def place(self, addresses: list[str], todo: list[int]) -> None:
         "Bring to the workers what these blocks need and is not there"
@@ -163,12 +180,17 @@ class Workers:
         if gone:
             for number in gone:
                 self.sources.pop(number, None)  # Dask keeps an error as long as its future is held
-            sent = {piece.number: self.send(piece, self.worker(piece.number, addresses))
-                    for piece in self.source() if piece.number in gone}
-            if sent.keys() < gone:
-                raise RuntimeError(f'the data no longer holds piece {min(gone - sent.keys())} of '
-                                   f'{len(self.labels)}: it must give the same pieces every time')
-            self.sources |= sent
+            running = self.addresses(running=True)
+            for piece in _read_again(self.source()):
+                if piece.number in gone:  # what has arrived stays, also if the next one does not
+                    address = self.worker(piece.number, addresses)
+                    self.sources[piece.number] = self.send(
+                        piece, address if address in running else self.worker(piece.number, running))
+                del piece
+            missing = gone - self.sources.keys()
+            if missing:
+                raise RuntimeError(f'the data no longer holds piece {min(missing)} of {len(self.labels)}: '
+                                   'it must give the same pieces every time')
 
     def block(self, number: int) -> list:
         "The labels of the pieces of a block"
@@ -222,6 +244,14 @@ class Workers:
 
     def run(self, w: Any, tell: Callable[[int], Any]) -> list:
         "The results of the task on all blocks, in order; `tell(n)` is called when n more pieces are done"
+        restore = blas_limits()  # workers may be threads of this process
+        try:
+            return self.all_blocks(w, tell)
+        finally:
+            restore()
+
+    def all_blocks(self, w: Any, tell: Callable[[int], Any]) -> list:
+        "The same, without a look at the BLAS of this process"
         results: dict = {}
         blocks = range(-(-len(self.labels) // self.size))
         self.finish(w, list(blocks), results, tell)
@@ -229,7 +259,11 @@ class Workers:
             trouble = None if block in results else self.finish(w, [block], results, tell)
             if trouble:
                 labels = self.block(block)
-                raise RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: every worker that computed '
-                                   'them died, although nothing else was to be done, perhaps for want of '
-                                   f'memory: {trouble}') from trouble
+                what = ('what they need could not be sent: workers died of it, perhaps for want of memory, '
+                        'or could not unpickle it, as their logs tell'
+                        if isinstance(trouble, OSError) else
+                        'every worker that computed them died, although nothing else was to be done, '
+                        'perhaps for want of memory')
+                raise RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: {what}: {trouble}'
+                                   ) from trouble
         return [results[block] for block in blocks]

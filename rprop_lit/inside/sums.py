@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..rule import is_tensor, namespace
-from .pieces import Piece, aligned, read, rows_of
+from .pieces import Piece, aligned, failure, read, rows_of
 from .settings import of_cupy
 from .shapes import branches_of, matched_to, rebuilt, read_error
 
@@ -55,6 +55,11 @@ def moved(x: Any, xp: Any) -> Any:
         return xp.asarray(x)
     return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if of_cupy(x) else x)
 
+def _own(x: Any, xp: Any) -> Any:
+    "A copy of the array in the memory of a library"
+    there = moved(x, xp)
+    return there.copy(order='K') if there is x else there
+
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0b
 def _library(piece: Any) -> Any:
     "CuPy, if the first array of a piece is one of CuPy's, and else NumPy"
@@ -87,14 +92,13 @@ def piece_sum(manner: Manner, w: Any, piece: Piece) -> Sum:
     """
     try:
         data = read(piece)
-        out = manner.loss_and_grad(each_array(partial(moved, xp=_library(data)), w), data)
+        out = manner.loss_and_grad(each_array(partial(_own, xp=_library(data)), w), data)
         if not (isinstance(out, (tuple, list)) and len(out) == 2):
             raise TypeError(f'loss_and_grad returns (error, gradient), not {out!r:.60}')
         wide = each_array(lambda v, g: _widened(moved(g, namespace(v)), v, manner.accumulate), w, out[1])
         return Sum(read_error(out[0]), wide, rows_of(data) if manner.counted else 0)
     except Exception as error:
-        name = f' ({piece.name})' if piece.name else ''
-        raise RuntimeError(f'piece {piece.number}{name}: {type(error).__name__}: {error}') from error
+        raise failure(piece.number, piece.name, error) from error
 
 # %% ../../nbs/inside/75_sums.ipynb #5a0b1c0f
 def _widened(g: Any, w: Any, accumulate: Any) -> Any:

@@ -20,13 +20,16 @@ FAULTS = {
         SCALE + 'test_sums_are_accumulated_in_float64_and_rounded_once', 'inside/sums:_widened',
         'accumulate or ', ''),
     'a piece that fails has no number': (
-        SCALE + 'test_a_piece_that_raises_is_named', 'inside/sums:piece_sum',
-        'piece {piece.number}', 'piece'),
+        SCALE + 'test_a_piece_that_raises_is_named', 'inside/pieces:failure',
+        'piece {number}', 'piece'),
     'a piece that fails has no name': (
-        SCALE + 'test_a_piece_that_raises_is_named', 'inside/sums:piece_sum', 'if piece.name', 'if False'),
+        SCALE + 'test_a_piece_that_raises_is_named', 'inside/pieces:failure', 'if name', 'if False'),
     'weights stay at home': (
         SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'inside/sums:piece_sum',
-        'each_array(partial(moved, xp=_library(data)), w)', 'w'),
+        'each_array(partial(_own, xp=_library(data)), w)', 'w'),
+    'a function writes in the weights of others': (
+        SCALE + 'test_a_function_may_write_in_the_weights_that_it_is_given', 'inside/sums:_own',
+        "there.copy(order='K')", 'there'),
     'gradients stay with the pieces': (
         SCALE + 'test_weights_go_where_the_pieces_are_and_gradients_come_back', 'inside/sums:piece_sum',
         'moved(g, namespace(v))', 'g'),
@@ -72,6 +75,9 @@ FAULTS = {
         '_over(aligned, data)', 'data'),
     'weights stay where the wire left them': (
         SCALE + 'test_where_an_array_lies_does_not_matter', 'inside/sums:moved', 'aligned(x)', 'x'),
+    'one thread alone limits BLAS': (
+        SCALE + 'test_any_thread_fixes_the_threads_of_blas', 'inside/pieces:_obeys_all',
+        'openblas.clear_controlling_thread(force=True)', 'pass'),
     'threads need nothing': (
         SCALE + 'test_threads_without_threadpoolctl', 'inside/pieces:limit_blas',
         "if threads is None or not (needed or find_spec('threadpoolctl')):",
@@ -83,11 +89,20 @@ FAULTS = {
         SCALE + 'test_one_value_goes_to_one_worker', 'inside/cluster:_sent',
         'hash=False)', 'hash=False, broadcast=True)'),
     'what Dask blames is named': (
-        SCALE + 'test_blocks_that_live_alone_are_done', 'inside/cluster:Workers.run',
+        SCALE + 'test_blocks_that_live_alone_are_done', 'inside/cluster:Workers.all_blocks',
         'self.finish(w, [block], results, tell)', "CancelledError('so it was')"),
     'an error of a worker that died ends the run': (
         SCALE + 'test_the_block_that_workers_die_of_is_found_alone', 'inside/cluster:Workers.finish',
         'return error', 'raise'),
+    'data that cannot be read is a worker that died': (
+        SCALE + 'test_data_that_cannot_be_read_is_no_worker_that_died', 'inside/cluster:_read_again',
+        '(CancelledError, OSError)', '()'),
+    'a paused worker is sent data': (
+        SCALE + 'test_pieces_of_a_paused_worker_go_to_another', 'inside/cluster:Workers.place',
+        'address in running', 'True'),
+    'all is sent again': (
+        SCALE + 'test_what_has_arrived_is_not_sent_again', 'inside/cluster:Workers.place',
+        'piece.number in gone', 'True'),
     'without workers it goes on': (
         SCALE + 'test_nobody_left_ends_the_attempts', 'inside/cluster:Workers.finish',
         'ConnectionError', '()'),
