@@ -114,7 +114,7 @@ def _trace_rows(arrays: dict, space: Space) -> list[Point]:
         )
     ]
 
-
+# %% ../../nbs/inside/68_checkpoint.ipynb #3b19fe45
 def _parts_of(path: str, mark: str) -> tuple[dict, dict]:
     "The arrays in a file, and what it says of them; ValueError if it is damaged or of another problem"
     arrays = read_arrays(path)
@@ -125,7 +125,7 @@ def _parts_of(path: str, mark: str) -> tuple[dict, dict]:
             f'differ. Name another file, or delete this one to start anew')
     return arrays, about
 
-
+# %% ../../nbs/inside/68_checkpoint.ipynb #37f7f154
 def read_checkpoint(path: str, mark: str, space: Space,
                     window: int) -> tuple[Snapshot, Record, list[Point] | None]:
     "The walk, the record and the trace in a file; ValueError if it is damaged or of another problem"

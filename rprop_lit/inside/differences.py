@@ -65,7 +65,7 @@ def _errors_beside(error_at: Callable[[Any], Any], x: Any, i: int, others: Any) 
         found.append((float(value), read_error(error_at(y))))
     return found
 
-
+# %% ../../nbs/inside/62_differences.ipynb #e61c35b6
 def _complex_slope(error_at: Callable[[Any], Any], x: Any, i: int, here: Any) -> float:
     "The slope along coordinate i by a complex step"
     y, h = x.astype(namespace(x).result_type(x.dtype, np.complex64)), _way(here, 'cs')

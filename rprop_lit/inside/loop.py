@@ -85,7 +85,7 @@ def _tell_all(listeners: list[Listener], p: Point, record: Record) -> Ending | N
 def _nobody(p: Point) -> None:
     "Keeps no trace"
 
-
+# %% ../../nbs/inside/69_loop.ipynb #9498f6a8
 def walk_until(walker: Walker, now: Snapshot, record: Record | None, trace: Trace | None,
                listeners: list[Listener], o: dict[str, Any], save: Callable[[Snapshot, Record], None],
                ) -> tuple[Snapshot, Record, Ending]:

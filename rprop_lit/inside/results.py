@@ -62,7 +62,7 @@ class Result(dict[str, Any]):
             f'{name:>{width}}: ' + str(value).replace('\n', indent) for name, value in self.items()
         )
 
-
+# %% ../../nbs/inside/67_results.ipynb #924e669a
 def result_of(**fields: Any) -> Result:
     "SciPy's OptimizeResult where SciPy is installed, or else a Result"
     try:

@@ -78,9 +78,8 @@ def flatten(params: Any) -> tuple[Any, Any]:
     ----------
     params : iterable
         Parameters or torch tensors of one type. Each gets a `.data` and a `.grad` that are views of the two
-        rows;
-        a gradient that is None becomes zeros. Afterwards write gradients in place (`p.grad[...] = g`) and
-        clear them by `zero_grad(set_to_none=False)`.
+        rows; a gradient that is None becomes zeros. Afterwards write gradients in place (`p.grad[...] = g`)
+        and clear them by `zero_grad(set_to_none=False)`.
 
     Returns
     -------

@@ -89,6 +89,7 @@ def matched_to(values: Any, tree: Any) -> list:
         raise ValueError(f'expected {len(tree)} arrays, as in x0, not {many}{type(values).__name__}')
     return list(values)
 
+# %% ../../nbs/inside/60_shapes.ipynb #2f8ca7be
 def flat(values: Any, tree: Any, fit: Callable[[Any, Any], Any]) -> Any:
     "One vector of the values, which are laid out like a tree"
     if not isinstance(tree, (dict, list, tuple)):
@@ -179,7 +180,7 @@ def _inwards(low: Any, high: Any, dtype: Any, xp: Any) -> tuple[Any, Any]:
     a = xp.where((a < low) & (low < high), xp.nextafter(a, xp.full_like(a, math.inf)), a)
     return a, xp.where((b > high) & (low < high), xp.nextafter(b, xp.full_like(b, -math.inf)), b)
 
-
+# %% ../../nbs/inside/60_shapes.ipynb #af4d6c21
 def box_of(bounds: Any, x: Any, tree: Any) -> Any:
     "Lowest and highest point, in the type of x and rounded inwards; None without any bound"
     if bounds is None:

@@ -62,6 +62,7 @@ class States(MutableMapping):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+# %% ../../nbs/inside/54_states.ipynb #471994ca
 def replaced(values: Any, memories: dict, groups: Sequence) -> dict:
     "New memories in the place of others, which stay as they are: all copied and checked, or an error"
     new: dict[Any, Memory] = {p: Memory() for p in memories}
@@ -111,6 +112,7 @@ def _by_name(saved: list, groups: list) -> bool:
     "Do names decide? Only where all parameters have one on both sides, and no two the same"
     return all(None not in names and len(set(names)) == len(names) for names in map(_names, (saved, groups)))
 
+# %% ../../nbs/inside/54_states.ipynb #b88c6f1f
 def _matched(saved: list, groups: list, strict: bool) -> tuple[list, Unmatched]:
     "For each of our parameters its number in a state, or None: by name where all have names, else by order"
     theirs, ours = _names(saved), _names(groups)
@@ -132,6 +134,7 @@ def _matched(saved: list, groups: list, strict: bool) -> tuple[list, Unmatched]:
                          f'strict=False loads what both have')
     return ([dict(zip(theirs, keys)).get(n) for n in ours] if by_name else keys), left
 
+# %% ../../nbs/inside/54_states.ipynb #51e3edb2
 def _partners(saved: list, groups: list, strict: bool) -> list:
     "For each of our groups the saved one whose settings it takes, or None; names of one side do not count"
     if len(saved) != len(groups) or not _by_name(saved, groups):

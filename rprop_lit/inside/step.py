@@ -59,7 +59,7 @@ def step_all(groups: list, memories: dict, loss: Any) -> None:
     "Make a step of all groups"
     ready = [_ready(group, memories, loss) for group in groups]
     backends = iter([plan.choose(ws, BACKENDS) for _, work in ready for plan, ws, _ in work])
-    with np.errstate(all='ignore'), whole(groups, ready):  # an overflow is no error; half a step is one
+    with np.errstate(all='ignore'), whole(groups, ready):  # an overflow is no error
         for group, (flip, work) in zip(groups, ready):
             for plan, ws, gs in work:
                 plan.step_all(ws, gs, flip, next(backends))
