@@ -551,8 +551,11 @@ def test_ctrl_c_returns_the_best_point_and_leaves_no_process(to_all, tmp_path):
     said, complaint = run.communicate(timeout=150)
     result = json.loads(said)
     assert run.returncode == 0 and result['status'] == 98, complaint[-2000:]
-    errors = [float(line.split()[1]) for line in (tmp_path / 'steps').read_text().splitlines()]
-    assert result['fun'] == min(errors)
+    # the interrupt may come after an evaluation and before its line is written
+    steps = progress(tmp_path)
+    f = full_batch(logistic, make(), batch_size=BATCH, threads=1)
+    assert result['fun'] in [minimize(f, np.zeros(COLUMNS), options={'maxiter': n, 'gtol': 0, 'ftol': 0}).fun
+                             for n in (steps, steps + 1)]
     wait_until(lambda: not processes(run.pid))
 
 
