@@ -566,7 +566,9 @@ def test_progress_counts_pieces_and_evaluations(capsys):
     assert capsys.readouterr().err == ''
 
 
-def test_threads_of_blas_are_fixed_while_a_piece_is_computed():
+@pytest.fixture
+def blas():
+    "threadpoolctl, the threads that BLAS has now, those that were seen, and a function of pieces that looks"
     threadpoolctl = pytest.importorskip('threadpoolctl',
                                         reason='threadpoolctl is not installed: threads of BLAS were not '
                                                'looked at')
@@ -578,6 +580,11 @@ def test_threads_of_blas_are_fixed_while_a_piece_is_computed():
     def look(w, piece):
         seen.append(threads())
         return least_squares(w, piece)
+    return threadpoolctl, threads, seen, look
+
+
+def test_threads_of_blas_are_fixed_while_a_piece_is_computed(blas):
+    threadpoolctl, threads, seen, look = blas
     with threadpoolctl.threadpool_limits(2, 'blas'):
         full_batch(look, data(), threads=1)(np.zeros(5))
         full_batch(look, data())(np.zeros(5))
@@ -587,19 +594,9 @@ def test_threads_of_blas_are_fixed_while_a_piece_is_computed():
         assert threads() == {2}
 
 
-def test_any_thread_fixes_the_threads_of_blas():
+def test_any_thread_fixes_the_threads_of_blas(blas):
     # threadpoolctl 3.8 ignores all but the first thread that has set the number, while that one lives
-    threadpoolctl = pytest.importorskip('threadpoolctl',
-                                        reason='threadpoolctl is not installed: threads of BLAS were not '
-                                               'looked at')
-    def threads():
-        return {pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'}
-    if not threads():
-        pytest.skip('no BLAS that threadpoolctl knows')
-    seen = []
-    def look(w, piece):
-        seen.append(threads())
-        return least_squares(w, piece)
+    threadpoolctl, threads, seen, look = blas
     def beside(f):
         thread = threading.Thread(target=f, args=(np.zeros(5),))
         thread.start()

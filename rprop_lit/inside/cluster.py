@@ -9,7 +9,7 @@ __all__ = ['PATIENCE', 'NOBODY', 'ATTEMPTS', 'checked', 'block_size', 'on_worker
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -103,6 +103,14 @@ def _sent(client: Any, value: Any, workers: list[str] | None = None) -> Any:
         return client.scatter([value], workers=workers, hash=False)[0]
     except (KeyError, _too_late()) as error:  # the scheduler knows no such worker, or none that takes data
         raise OSError(f'a worker left or was paused while data was sent to it: {error}') from error
+
+def _hopeless(labels: list, trouble: Exception) -> RuntimeError:
+    "What to raise for a block that was not done, although nothing else was to be done"
+    what = ('what they need could not be sent: workers died of it, perhaps for want of memory, '
+            'or could not unpickle it, as their logs tell' if isinstance(trouble, OSError) else
+            'every worker that computed them died, although nothing else was to be done, '
+            'perhaps for want of memory')
+    return RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: {what}: {trouble}')
 
 def _read_again(pieces: Iterator[Piece]) -> Iterator[Piece]:
     "The pieces; RuntimeError where reading them raises what is also raised where a worker is lost"
@@ -244,26 +252,13 @@ class Workers:
 
     def run(self, w: Any, tell: Callable[[int], Any]) -> list:
         "The results of the task on all blocks, in order; `tell(n)` is called when n more pieces are done"
-        restore = blas_limits()  # workers may be threads of this process
-        try:
-            return self.all_blocks(w, tell)
-        finally:
-            restore()
-
-    def all_blocks(self, w: Any, tell: Callable[[int], Any]) -> list:
-        "The same, without a look at the BLAS of this process"
         results: dict = {}
         blocks = range(-(-len(self.labels) // self.size))
-        self.finish(w, list(blocks), results, tell)
-        for block in blocks:
-            trouble = None if block in results else self.finish(w, [block], results, tell)
-            if trouble:
-                labels = self.block(block)
-                what = ('what they need could not be sent: workers died of it, perhaps for want of memory, '
-                        'or could not unpickle it, as their logs tell'
-                        if isinstance(trouble, OSError) else
-                        'every worker that computed them died, although nothing else was to be done, '
-                        'perhaps for want of memory')
-                raise RuntimeError(f'pieces {labels[0][0]} to {labels[-1][0]}: {what}: {trouble}'
-                                   ) from trouble
+        with ExitStack() as at_the_end:
+            at_the_end.callback(blas_limits())  # workers may be threads of this process
+            self.finish(w, list(blocks), results, tell)
+            for block in blocks:
+                trouble = None if block in results else self.finish(w, [block], results, tell)
+                if trouble:
+                    raise _hopeless(self.block(block), trouble) from trouble
         return [results[block] for block in blocks]

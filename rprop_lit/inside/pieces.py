@@ -258,17 +258,17 @@ def blas_limits() -> Callable[[], None]:
 
 def _limited(threads: int | None) -> Callable[[], None]:
     "Limit the threads of BLAS, or leave them where it is None; a function that puts back what was before"
-    _obeys_all()
+    _let_any_thread_set()
     limits = _pools().limit(limits=threads, user_api='blas')
-    _obeys_all()
+    _let_any_thread_set()
     def restore():
-        _obeys_all()
+        _let_any_thread_set()
         limits.restore_original_limits()
-        _obeys_all()
+        _let_any_thread_set()
     return restore
 
-def _obeys_all() -> None:
-    "Let threadpoolctl obey any thread: from 3.8 on it ignores all but the first that has set OpenBLAS"
+def _let_any_thread_set() -> None:
+    "Let any thread set OpenBLAS: threadpoolctl, from 3.8 on, ignores all but the first that has set it"
     import threadpoolctl
     openblas: Any = getattr(threadpoolctl, 'OpenBLASController', None)
     if hasattr(openblas, 'clear_controlling_thread'):

@@ -76,7 +76,7 @@ FAULTS = {
     'weights stay where the wire left them': (
         SCALE + 'test_where_an_array_lies_does_not_matter', 'inside/sums:moved', 'aligned(x)', 'x'),
     'one thread alone limits BLAS': (
-        SCALE + 'test_any_thread_fixes_the_threads_of_blas', 'inside/pieces:_obeys_all',
+        SCALE + 'test_any_thread_fixes_the_threads_of_blas', 'inside/pieces:_let_any_thread_set',
         'openblas.clear_controlling_thread(force=True)', 'pass'),
     'threads need nothing': (
         SCALE + 'test_threads_without_threadpoolctl', 'inside/pieces:limit_blas',
@@ -89,7 +89,7 @@ FAULTS = {
         SCALE + 'test_one_value_goes_to_one_worker', 'inside/cluster:_sent',
         'hash=False)', 'hash=False, broadcast=True)'),
     'what Dask blames is named': (
-        SCALE + 'test_blocks_that_live_alone_are_done', 'inside/cluster:Workers.all_blocks',
+        SCALE + 'test_blocks_that_live_alone_are_done', 'inside/cluster:Workers.run',
         'self.finish(w, [block], results, tell)', "CancelledError('so it was')"),
     'an error of a worker that died ends the run': (
         SCALE + 'test_the_block_that_workers_die_of_is_found_alone', 'inside/cluster:Workers.finish',
