@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 import zipfile
 from collections import OrderedDict, namedtuple
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -876,6 +878,41 @@ def test_ctrl_c_returns_the_best_point():
     assert not r.success and 'interrupted' in r.message and r.nfev == 20 and r.fun < 24
     with pytest.raises(KeyboardInterrupt):
         minimize(lambda x: (_ for _ in ()).throw(KeyboardInterrupt), [1.0])
+
+
+class Dying:
+    "What raises an error when Python lets it go"
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+
+def test_ctrl_c_that_python_drops_ends_the_walk_after_the_step(monkeypatch):
+    # in a finaliser, or in a callback of the garbage collector, nothing can be raised
+    told = []
+    monkeypatch.setattr(sys, 'unraisablehook', lambda what: told.append(what.exc_type))
+    hook = sys.unraisablehook
+    def callback(intermediate_result):
+        if intermediate_result.nit in (3, 5):
+            Dying(KeyboardInterrupt if intermediate_result.nit == 5 else ValueError)
+    r = minimize(rosenbrock().fun, [-1.2, 1.0], callback=callback, options={'maxiter': 20})
+    assert (r.nit, r.status) == (5, 98) and r.message.startswith('interrupted')
+    assert told == [ValueError] and sys.unraisablehook is hook
+
+
+def test_no_thread_but_the_main_one_notes_what_python_drops():
+    hooks = []
+    def callback(intermediate_result):
+        hooks.append(sys.unraisablehook)
+    walk = partial(minimize, rosenbrock().fun, [-1.2, 1.0], callback=callback, options={'maxiter': 1})
+    thread = threading.Thread(target=walk)
+    thread.start()
+    thread.join()
+    walk()
+    in_thread, in_main = hooks
+    assert in_thread is sys.unraisablehook is not in_main
 
 
 @pytest.mark.parametrize('kind', [ZeroDivisionError, StopIteration, GeneratorExit])

@@ -8,9 +8,12 @@ __all__ = ['Ending', 'reached', 'walk_until', 'start_or_resume', 'saver', 'resul
 # %% ../../nbs/inside/69_loop.ipynb #69a00002
 import math
 import os
+import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -85,6 +88,28 @@ def _tell_all(listeners: list[Listener], p: Point, record: Record) -> Ending | N
 def _nobody(p: Point) -> None:
     "Keeps no trace"
 
+# %% ../../nbs/inside/69_loop.ipynb #69d00002
+_INTERRUPT: Ending = (INTERRUPTED, False, 'interrupted: this is the best point so far')
+
+@contextmanager
+def _dropped_interrupts() -> Iterator[list]:
+    "A list that gets a True for each interrupt that Python drops meanwhile"
+    dropped: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield dropped
+        return
+    usual = sys.unraisablehook
+    def hook(what: Any) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            dropped.append(True)
+        else:
+            usual(what)
+    sys.unraisablehook = hook
+    try:
+        yield dropped
+    finally:
+        sys.unraisablehook = usual
+
 # %% ../../nbs/inside/69_loop.ipynb #9498f6a8
 def walk_until(walker: Walker, now: Snapshot, record: Record | None, trace: Trace | None,
                listeners: list[Listener], o: dict[str, Any], save: Callable[[Snapshot, Record], None],
@@ -98,17 +123,18 @@ def walk_until(walker: Walker, now: Snapshot, record: Record | None, trace: Trac
         ending = _tell_all(listeners, p, record)
     kept, before = (now, record), record.seconds
     try:
-        while not (ending := ending or reached(p, record, record.seconds, o)):
-            now = advance(walker, now)
-            p = point_of(walker, now)
-            record = _remember(now, p, record)._replace(seconds=before + time.monotonic() - began)
-            note(p)
-            kept = now, record
-            ending = _tell_all(listeners, p, record)
-            if now.nit % o['checkpoint_every'] == 0:
-                save(*kept)
+        with _dropped_interrupts() as dropped:
+            while not (ending := ending or reached(p, record, record.seconds, o)):
+                now = advance(walker, now)
+                p = point_of(walker, now)
+                record = _remember(now, p, record)._replace(seconds=before + time.monotonic() - began)
+                note(p)
+                kept = now, record
+                ending = _tell_all(listeners, p, record) or (_INTERRUPT if dropped else None)
+                if now.nit % o['checkpoint_every'] == 0:
+                    save(*kept)
     except KeyboardInterrupt:
-        ending = INTERRUPTED, False, 'interrupted: this is the best point so far'
+        ending = _INTERRUPT
     finally:
         save(*kept)
     return *kept, ending

@@ -55,6 +55,30 @@ FAULTS = {
         'return safe and',
         'return False and',
     ),
+    'Ctrl-C that Python drops is lost': (
+        'test_solver.py::test_ctrl_c_that_python_drops_ends_the_walk_after_the_step',
+        'inside/loop:walk_until',
+        '_INTERRUPT if dropped else None',
+        'None',
+    ),
+    'whatever Python drops is Ctrl-C': (
+        'test_solver.py::test_ctrl_c_that_python_drops_ends_the_walk_after_the_step',
+        'inside/loop:_dropped_interrupts',
+        'issubclass(what.exc_type, KeyboardInterrupt)',
+        'True',
+    ),
+    'every thread notes what Python drops': (
+        'test_solver.py::test_no_thread_but_the_main_one_notes_what_python_drops',
+        'inside/loop:_dropped_interrupts',
+        'threading.current_thread() is not threading.main_thread()',
+        'False',
+    ),
+    'the hook stays': (
+        'test_solver.py::test_ctrl_c_that_python_drops_ends_the_walk_after_the_step',
+        'inside/loop:_dropped_interrupts',
+        'sys.unraisablehook = usual',
+        'pass',
+    ),
     'the last point is returned': (
         'test_solver.py::test_the_best_point_is_kept',
         'inside/loop:_remember',
