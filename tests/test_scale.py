@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -608,6 +609,18 @@ def test_any_thread_fixes_the_threads_of_blas(blas):
         beside(full_batch(look, data(), threads=3))
         seen.append(threads())
     assert seen == [{1}, {2}, {1}, {3}, {2}]
+
+
+def test_a_limit_leaves_blas_to_other_threads(blas):
+    threadpoolctl, threads, _, _ = blas
+    def limited(count):
+        with threadpoolctl.threadpool_limits(count, 'blas'):
+            return threads()
+    with ThreadPoolExecutor(1) as living, threadpoolctl.threadpool_limits(2, 'blas'):
+        restore = living.submit(pieces.limit_blas, 1).result()
+        assert threads() == {1} and limited(3) == {3}
+        living.submit(restore).result()
+        assert threads() == {2} and limited(3) == {3}
 
 
 def test_threads_without_threadpoolctl(monkeypatch):
