@@ -8,7 +8,7 @@ import sys
 import threading
 import types
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -804,6 +804,11 @@ def test_data_that_cannot_be_read_is_no_worker_that_died(tmp_path):
         open(tmp_path / 'absent', 'rb')
     with pytest.raises(RuntimeError, match='^the data cannot be read: FileNotFoundError: .*absent'):
         placing(pieces(), 3).place(['here'], [0, 1, 2])
+    def given_up():
+        yield 1
+        raise CancelledError('no more')
+    with pytest.raises(RuntimeError, match='^the data cannot be read: CancelledError: no more'):
+        placing(given_up(), 2).place(['here'], [0, 1])
     # an array and a file are opened at home
     with pytest.raises(RuntimeError, match='^piece 1: FileNotFoundError: .*absent'):
         placing([np.ones(2), (np.ones(2), tmp_path / 'absent.npy')], 2).place(['here'], [0, 1])
@@ -821,6 +826,34 @@ def test_what_has_arrived_is_not_sent_again():
         workers.place(['here'], [0, 1, 2])
     workers.place(['here'], [0, 1, 2])
     assert sent == [10, 11, 12, 12] and workers.sources == {0: 10, 1: 11, 2: 12}
+
+
+def test_one_piece_at_a_time_is_at_home():
+    made, alive = [], []
+    def pieces():
+        for _ in range(4):
+            alive.append(sum(piece() is not None for piece in made))
+            piece = np.zeros(100)
+            made.append(weakref.ref(piece))
+            yield piece
+            del piece
+    workers = placing(pieces(), 4)
+    workers.client.scatter = lambda values, **how: ['there']
+    workers.place(['here'], [0, 1, 2, 3])
+    assert alive == [0] * 4 and workers.sources == dict.fromkeys(range(4), 'there')
+
+
+def test_what_was_lost_or_failed_is_sent_again_and_only_what_is_needed():
+    workers = placing([10, 11, 12, 13, 14], 5)
+    states = ['error', 'lost', 'cancelled', 'finished', 'lost']
+    workers.sources = {i: types.SimpleNamespace(status=state) for i, state in enumerate(states)}
+    kept = workers.sources[3], workers.sources[4]
+    def scatter(values, **how):
+        assert values[0].data - 10 not in workers.sources  # Dask keeps an error as long as it is held
+        return [values[0].data]
+    workers.client.scatter = scatter
+    workers.place(['here'], [0, 1, 2, 3])
+    assert [workers.sources[i] for i in range(5)] == [10, 11, 12, *kept]
 
 
 @pytest.mark.parametrize('error', [KeyError('a'), 'late'])
@@ -864,6 +897,7 @@ def five_blocks(monkeypatch):
             results |= {block: -block for block in does(todo)}
         workers.attempt = attempt
         return workers.run(None, None)
+    play.client = workers.client
     return play, made, module.KilledWorker
 
 
@@ -896,6 +930,7 @@ def test_what_is_done_is_not_done_again(five_blocks):
 
 @pytest.mark.parametrize('error, told', [
     (None, 'every worker that computed them died, .*: what lay with a worker was lost'),
+    (CancelledError('so'), 'every worker that computed them died, .*: so'),
     (OSError('gone'), 'what they need could not be sent: .*: gone')])
 def test_attempts_are_counted(five_blocks, error, told):
     run, made, _ = five_blocks
@@ -921,6 +956,16 @@ def test_errors_without_a_name_get_that_of_their_block(five_blocks):
         RuntimeError, 'pieces 4 to 5: Exception: it cannot be pickled')
     assert of(OSError('no'), piece5='error') == (RuntimeError, 'piece 5 (five): OSError: no')
     assert of(killed('it'), piece5='error') == (killed, 'it')
+
+
+def test_a_client_that_is_gone_ends_the_attempts(five_blocks):
+    run, made, _ = five_blocks
+    def closing(todo):
+        run.client.status = 'closed'
+        raise OSError('the wire is cut')
+    with pytest.raises(ConnectionError, match='the Dask client is closed'):
+        run(closing)
+    assert len(made) == 1
 
 
 def test_nobody_left_ends_the_attempts(five_blocks):
