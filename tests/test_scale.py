@@ -775,9 +775,9 @@ def test_pieces_of_a_paused_worker_go_to_another():
     workers = placing(range(4), 4)
     sent = []
     workers.send = lambda piece, address: sent.append(address)
-    workers.addresses = lambda running: ['b', 'c']
+    workers.addresses = lambda running: ['a', 'b', 'c']
     workers.place(['a', 'b', 'c', 'd'], [0, 1, 2, 3])
-    assert sent == ['b', 'b', 'c', 'c']
+    assert sent == ['a', 'b', 'c', 'c']  # all others stay where the blocks will be computed
 
 
 def test_nobody_to_wait_for_is_no_connection(monkeypatch):

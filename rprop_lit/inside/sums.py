@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..rule import is_tensor, namespace
-from .pieces import Piece, aligned, failure, read, rows_of
+from .pieces import Piece, failure, read, rows_of
 from .settings import of_cupy
 from .shapes import branches_of, matched_to, rebuilt, read_error
 
@@ -53,7 +53,7 @@ def moved(x: Any, xp: Any) -> Any:
                         'return NumPy or CuPy arrays, for example g.detach().numpy()')
     if not hasattr(x, 'dtype'):
         return xp.asarray(x)
-    return aligned(x) if namespace(x) is xp else xp.asarray(x.get() if of_cupy(x) else x)
+    return x if namespace(x) is xp else xp.asarray(x.get() if of_cupy(x) else x)
 
 def _own(x: Any, xp: Any) -> Any:
     "A copy of the array in the memory of a library"
